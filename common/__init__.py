@@ -1,0 +1,8 @@
+"""What the five papers share and no framework decides: data sets, metrics, run folders, reports."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend, said in one line: what was found, expected, and to do.
+
+    Entry scripts print it on stderr and exit with code 2; nobody sees a traceback.
+    """
