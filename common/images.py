@@ -1,0 +1,166 @@
+"""Pictures in and out: any file to uint8 arrays; arrays to grids, overlays, png, gif and mp4."""
+
+import colorsys
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageOps
+
+from common import UserError
+
+MAX_PIXELS = 178_000_000  # half a gigabyte once decoded to RGB
+# Pillow reads far more kinds, some of them through outside programs; a folder of images has these.
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+
+
+def load(path: str | Path, mode: str = "RGB") -> np.ndarray:
+    """Any picture as uint8 (h, w, 3), or (h, w) for mode "L", upright as its EXIF tag says.
+
+    Transparency is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
+    Raises UserError "PATH: reason" for everything that cannot be read, and for more than
+    MAX_PIXELS before a pixel is decoded.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():  # a pipe would block for ever
+            raise ValueError("not a file" if path.exists() else "no such file")
+        if path.stat().st_size == 0:
+            raise ValueError("empty file")
+        with Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            return np.array(_convert(ImageOps.exif_transpose(image), mode))
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        name = str(path).replace("\n", "\\n")
+        raise UserError(f"{name}: {_reason(error)}") from error
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("32-bit integer pixels, expected 8 or 16 bits")
+        image = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("floating-point pixels, expected 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"not a picture ({', '.join(FORMATS)})"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS // 10**6} million pixels"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
+    """uint8 (h, w) or (h, w, c) to (size, size): the shorter side fits, the centre is kept.
+
+    A pair (h, w) is the exact new size, whatever becomes of the proportions.
+    """
+    squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    picture = Image.fromarray(squeezed)
+    # Bilinear is antialiased in Pillow, and what the papers' loaders use.
+    if isinstance(size, int):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    else:
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    resized = np.array(picture)
+    return resized[..., None] if squeezed is not image else resized
+
+
+def to_uint8(array: ArrayLike) -> np.ndarray:
+    """Values in [0, 1] to 0..255, what lies outside clipped and NaN black; uint8 stays as it is."""
+    array = np.asarray(array)
+    if array.dtype == np.uint8:
+        return array
+    return np.rint(np.clip(np.nan_to_num(array.astype(np.float32)), 0, 1) * 255).astype(np.uint8)
+
+
+def grid(
+    images: ArrayLike, n_columns: int | None = None, pad: int = 2, scale: int = 1
+) -> np.ndarray:
+    """Images (n, h, w[, c]) row by row as one uint8 picture on white; near square by default.
+
+    scale repeats every pixel, so that small images stay sharp in any viewer.
+    """
+    images = to_uint8(images)
+    if images.ndim == 4 and images.shape[3] == 1:
+        images = images[..., 0]
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    n, h, w = images.shape[:3]
+    n_columns = min(n_columns or math.ceil(math.sqrt(n)), n)
+    n_rows = math.ceil(n / n_columns)
+    size = (n_rows * (h + pad) - pad, n_columns * (w + pad) - pad, *images.shape[3:])
+    picture = np.full(size, 255, np.uint8)
+    for i, image in enumerate(images):
+        y, x = i // n_columns * (h + pad), i % n_columns * (w + pad)
+        picture[y : y + h, x : x + w] = image
+    return picture
+
+
+def palette(n: int) -> np.ndarray:
+    """n colours (n, 3) uint8, neighbours far apart; the first ones stay the same for every n."""
+    # Steps of the golden ratio spread hues evenly for every n.
+    shades = [(0.65, 0.90), (0.90, 0.65), (0.40, 0.95), (0.70, 0.45)]
+    colours = [colorsys.hsv_to_rgb(i * 0.618034 % 1, *shades[i // 8 % 4]) for i in range(n)]
+    return to_uint8(np.reshape(colours, (n, 3)))
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
+    """Image (h, w[, c]) tinted by labels (h, w), one palette colour each; below 0 stays bare."""
+    image = to_uint8(image)
+    if image.ndim == 2 or image.shape[2] == 1:
+        image = np.broadcast_to(image.reshape(*labels.shape, 1), (*labels.shape, 3))
+    colours = palette(max(int(labels.max(initial=0)) + 1, 1))[np.maximum(labels, 0)]
+    tinted = np.rint((1 - alpha) * image + alpha * colours).astype(np.uint8)
+    return np.where(labels[..., None] < 0, image, tinted)
+
+
+def save_png(path: str | Path, image: ArrayLike) -> None:
+    """Writes (h, w), (h, w, 1) or (h, w, 3), and the folders above it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _picture(image).save(path, "PNG")
+
+
+def save_gif(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:
+    """Writes an endless gif; seconds are one frame's, the last stays a second longer."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first, *others = [_picture(frame) for frame in frames]
+    durations = [round(seconds * 1000)] * len(others) + [round(seconds * 1000) + 1000]
+    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+
+
+def save_mp4(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:
+    """Writes a video that browsers play; seconds are one frame's. Needs imageio-ffmpeg."""
+    try:
+        import imageio_ffmpeg
+    except ImportError as error:
+        raise UserError("mp4 needs imageio-ffmpeg: pip install it, or write a gif") from error
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [np.asarray(_picture(frame).convert("RGB")) for frame in frames]
+    h, w = (side // 2 * 2 for side in pictures[0].shape[:2])  # yuv420 needs even sides
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (w, h), fps=1 / seconds, macro_block_size=2, ffmpeg_log_level="error"
+    )
+    writer.send(None)
+    for picture in pictures:
+        writer.send(np.ascontiguousarray(picture[:h, :w]))
+    writer.close()
+
+
+def _picture(image: ArrayLike) -> Image.Image:
+    image = to_uint8(image)
+    return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
