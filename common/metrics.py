@@ -1,0 +1,193 @@
+"""Scores of clusters, embeddings and segmentations against labels."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics.cluster import contingency_matrix
+
+
+def nmi(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Mutual information over the arithmetic mean of the two entropies, in [0, 1].
+
+    labels, clusters (n,) integers from 0. Two partitions without any split count as equal: 1.
+    """
+    return float(normalized_mutual_info_score(*_partitions(labels, clusters)))
+
+
+def adjusted_rand(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Rand index corrected for chance: 1 is the same partition, 0 what random ones get on average.
+
+    labels, clusters (n,) integers from 0.
+    """
+    return float(adjusted_rand_score(*_partitions(labels, clusters)))
+
+
+def clustering_accuracy(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Share of items whose cluster stands for their label, under the best one-to-one map.
+
+    labels, clusters (n,) integers from 0. Where there are more clusters than classes, those left
+    without a class are errors; so are the classes left without a cluster.
+    """
+    counts = contingency_matrix(*_partitions(labels, clusters))  # (classes, clusters)
+    return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / counts.sum())
+
+
+def purity(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Share of items that have the most frequent label of their cluster.
+
+    labels, clusters (n,) integers from 0. It only grows with the number of clusters: no accuracy.
+    """
+    counts = contingency_matrix(*_partitions(labels, clusters))
+    return float(counts.max(axis=0).sum() / counts.sum())
+
+
+def recall_at_k(
+    embeddings: ArrayLike, labels: ArrayLike, ks: Iterable[int] = (1, 2, 4, 8)
+) -> dict[int, float]:
+    """Share of items with one of their own label among the k others nearest to them (Euclidean).
+
+    embeddings (n, d); labels (n,). An item alone in its class is never found; a k beyond n - 1
+    means all others.
+    """
+    embeddings, labels = _embedded(embeddings, labels)
+    ks = list(ks)
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks is {ks}: one k or more, each at least 1, were expected")
+    found = np.zeros(max(ks))
+    for rows, nearest in _neighbours(embeddings, max(ks)):
+        same = labels[nearest] == labels[rows, None]  # (rows, k)
+        found[: same.shape[1]] += np.logical_or.accumulate(same, axis=1).sum(axis=0)
+        found[same.shape[1] :] += same.any(axis=1).sum()
+    return {k: float(found[k - 1] / len(labels)) for k in ks}
+
+
+def map_at_r(embeddings: ArrayLike, labels: ArrayLike) -> float:
+    """Mean average precision over each item's R nearest others, R being how many share its label.
+
+    embeddings (n, d); labels (n,). Items alone in their class have no R and are left out.
+    Raises ValueError where all are. Musgrave et al. 2020, "A metric learning reality check", 3.2.
+    """
+    embeddings, labels = _embedded(embeddings, labels)
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    n_relevant = sizes[classes] - 1  # (n,) R of every item
+    if not n_relevant.any():
+        raise ValueError("no two of the labels are equal: MAP@R needs a class with two items")
+    total = 0.0
+    for rows, nearest in _neighbours(embeddings, n_relevant.max()):
+        rank = np.arange(1, nearest.shape[1] + 1)
+        r = n_relevant[rows, None]
+        same = (labels[nearest] == labels[rows, None]) & (rank <= r)  # (rows, k)
+        precision = same.cumsum(axis=1) / rank
+        total += ((same * precision).sum(axis=1) / np.maximum(r[:, 0], 1)).sum()
+    return float(total / np.count_nonzero(n_relevant))
+
+
+def mean_iou(
+    truth: ArrayLike | Iterable[ArrayLike],
+    predicted: ArrayLike | Iterable[ArrayLike],
+    n_classes: int,
+    ignore: int | None = None,
+) -> dict[str, float | list[float]]:
+    """Intersection over union of every class, pooled over all pixels, and its mean.
+
+    truth, predicted: two arrays of one shape, or one array an image, of classes in [0, n_classes).
+    Pixels whose truth is `ignore` are left out. A class that neither has is NaN in per_class and
+    stays out of the mean.
+    """
+    confusion = np.zeros((n_classes, n_classes), np.int64)  # (truth, predicted)
+    for t, p in _images(truth, predicted, ignore):
+        for name, classes in (("truth", t), ("predicted", p)):
+            if classes.size and not 0 <= classes.min() <= classes.max() < n_classes:
+                wrong = classes[(classes < 0) | (classes >= n_classes)][0]
+                raise ValueError(f"{name} has class {wrong}: 0 to {n_classes - 1} were expected")
+        pairs = t.astype(np.int64) * n_classes + p.astype(np.int64)
+        confusion += np.bincount(pairs, minlength=n_classes**2).reshape(confusion.shape)
+    if not confusion.any():
+        raise ValueError("there is no pixel to score: the images are empty or all ignored")
+    hits = np.diag(confusion)
+    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
+    per_class = np.divide(hits, union, out=np.full(n_classes, np.nan), where=union > 0)
+    return {
+        "miou": float(np.nanmean(per_class)),
+        "per_class": per_class.tolist(),
+        "pixel_accuracy": float(hits.sum() / confusion.sum()),
+    }
+
+
+def pixel_accuracy(
+    truth: ArrayLike | Iterable[ArrayLike],
+    predicted: ArrayLike | Iterable[ArrayLike],
+    ignore: int | None = None,
+) -> float:
+    """Share of pixels with the right class, pooled over all images; arguments as in mean_iou."""
+    hits = total = 0
+    for t, p in _images(truth, predicted, ignore):
+        hits += np.count_nonzero(t == p)
+        total += t.size
+    if not total:
+        raise ValueError("there is no pixel to score: the images are empty or all ignored")
+    return hits / total
+
+
+def _partitions(labels: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    labels, clusters = np.asarray(labels), np.asarray(clusters)
+    if labels.shape != clusters.shape or labels.ndim != 1 or not labels.size:
+        found = f"labels {labels.shape} and clusters {clusters.shape}"
+        raise ValueError(f"{found}: two of the same shape (n,), n > 0, were expected")
+    for name, values in (("labels", labels), ("clusters", clusters)):
+        if values.dtype.kind not in "iub":
+            raise ValueError(f"{name} are {values.dtype}: integers were expected")
+        if values.min() < 0:
+            raise ValueError(f"{name} go down to {values.min()}: leave items without one out")
+    return labels, clusters
+
+
+def _embedded(embeddings: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    embeddings, labels = np.asarray(embeddings), np.asarray(labels)
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or len(labels) < 2:
+        found = f"embeddings {embeddings.shape} and labels {labels.shape}"
+        raise ValueError(f"{found}: (n, d) and (n,), n > 1, were expected")
+    if embeddings.dtype != np.float32:
+        embeddings = embeddings.astype(np.float64)
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings have a NaN or an infinity")
+    return embeddings, labels
+
+
+def _neighbours(embeddings: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The k others nearest to each item, nearest first, in blocks of about 2**22 distances.
+
+    embeddings (n, d) -> rows (b,), indices (b, min(k, n - 1))
+    """
+    n = len(embeddings)
+    k = min(k, n - 1)
+    embeddings = embeddings - embeddings.mean(axis=0)  # |x|^2 - 2xy cancels far from the origin
+    squares = (embeddings**2).sum(axis=1)
+    for rows in np.array_split(np.arange(n), -(-n * n // 2**22)):
+        # (b, n) squared distances, each row short of its own |x|^2, which changes no order
+        distances = squares - 2 * (embeddings[rows] @ embeddings.T)
+        distances[np.arange(len(rows)), rows] = np.inf
+        nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
+        order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
+        yield rows, np.take_along_axis(nearest, order, axis=1)
+
+
+def _images(
+    truth: ArrayLike | Iterable[ArrayLike],
+    predicted: ArrayLike | Iterable[ArrayLike],
+    ignore: int | None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Flat truth and prediction of each image, without the ignored pixels."""
+    if isinstance(truth, np.ndarray) and isinstance(predicted, np.ndarray):
+        truth, predicted = [truth], [predicted]
+    for t, p in zip(truth, predicted, strict=True):
+        t, p = np.asarray(t), np.asarray(p)
+        if t.shape != p.shape:
+            raise ValueError(f"truth {t.shape} and predicted {p.shape} differ in shape")
+        if t.dtype.kind not in "iub" or p.dtype.kind not in "iub":
+            raise ValueError(f"truth is {t.dtype}, predicted {p.dtype}: integers were expected")
+        kept = slice(None) if ignore is None else t.ravel() != ignore
+        yield t.ravel()[kept], p.ravel()[kept]

@@ -1,0 +1,226 @@
+from itertools import permutations
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from common import metrics
+
+PARTITION_SCORES = [
+    metrics.nmi,
+    metrics.adjusted_rand,
+    metrics.clustering_accuracy,
+    metrics.purity,
+]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("score", PARTITION_SCORES)
+def test_a_renamed_copy_of_the_labels_scores_one(score):
+    labels = np.array([0, 0, 1, 1, 1, 2])
+    assert score(labels, np.array([7, 7, 0, 0, 0, 3])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("score", PARTITION_SCORES)
+def test_names_of_labels_and_clusters_do_not_matter(score, rng):
+    labels, clusters = rng.integers(0, 5, 100), rng.integers(0, 7, 100)
+    renamed = score(rng.permutation(5)[labels], 10 * rng.permutation(7)[clusters])
+    assert renamed == pytest.approx(score(labels, clusters))
+
+
+@pytest.mark.parametrize("score", [metrics.nmi, metrics.adjusted_rand, metrics.clustering_accuracy])
+def test_the_order_of_the_two_partitions_does_not_matter(score, rng):
+    labels, clusters = rng.integers(0, 4, 100), rng.integers(0, 6, 100)
+    assert score(labels, clusters) == pytest.approx(score(clusters, labels))
+
+
+def test_nmi_divides_by_the_arithmetic_mean_of_the_entropies():
+    # 4 items; clusters split one of two classes in half: I = ln 2, H = ln 2 and 1.5 ln 2
+    assert metrics.nmi([0, 0, 1, 1], [0, 0, 1, 2]) == pytest.approx(1 / 1.25)
+
+
+def test_adjusted_rand_is_zero_for_one_cluster():
+    assert metrics.adjusted_rand([0, 0, 1, 1], [0, 0, 0, 0]) == 0
+
+
+def test_accuracy_takes_the_best_map_as_trying_all_maps_does(rng):
+    labels, clusters = rng.integers(0, 4, 40), rng.integers(0, 4, 40)
+    best = max(np.mean(np.array(p)[clusters] == labels) for p in permutations(range(4)))
+    assert metrics.clustering_accuracy(labels, clusters) == best
+
+
+def test_clusters_beyond_the_classes_count_as_errors():
+    # cluster 0 is class 0 (3 of 4), cluster 2 is class 1 (2 items), cluster 1 has no class left
+    assert metrics.clustering_accuracy([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 2, 2]) == 5 / 6
+    assert metrics.purity([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 2, 2]) == 1
+
+
+def test_classes_beyond_the_clusters_count_as_errors():
+    assert metrics.clustering_accuracy([0, 0, 1, 1, 2], [0, 0, 1, 1, 1]) == 4 / 5
+
+
+def test_accuracy_maps_one_to_one_where_purity_does_not():
+    # both clusters are mostly class 0: one may have it, the other takes its single item of class 1
+    labels, clusters = [0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]
+    assert metrics.clustering_accuracy(labels, clusters) == 4 / 6
+    assert metrics.purity(labels, clusters) == 5 / 6
+
+
+@pytest.mark.parametrize("score", PARTITION_SCORES)
+@pytest.mark.parametrize(
+    "labels, clusters",
+    [
+        ([], []),
+        ([0, 1], [0, 1, 1]),
+        ([[0, 1]], [[0, 1]]),
+        ([0, -1], [0, 1]),
+        ([0, 1], [0.5, 1.0]),
+    ],
+    ids=["empty", "lengths", "two axes", "unlabelled", "fractions"],
+)
+def test_what_is_no_pair_of_partitions_is_refused_in_one_line(score, labels, clusters):
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
+        score(
+            np.array(labels, None if labels else int), np.array(clusters, None if clusters else int)
+        )
+
+
+def test_recall_never_counts_the_query_itself():
+    embeddings = np.array([[0.0], [1.0], [2.1]])  # nearest other: 0->1, 1->0, 2->1
+    labels = np.array([0, 1, 0])
+    assert metrics.recall_at_k(embeddings, labels, ks=(1, 2)) == {1: 0.0, 2: 2 / 3}
+
+
+def test_recall_excludes_the_query_among_its_duplicates():
+    # all at one point: the query is told from its copies by its place, not by its distance
+    assert metrics.recall_at_k(np.zeros((4, 3)), np.arange(4), ks=(1, 3)) == {1: 0.0, 3: 0.0}
+
+
+def test_recall_beyond_all_others_is_recall_at_all_others():
+    embeddings, labels = np.array([[0.0], [1.0], [5.0]]), np.array([0, 1, 0])
+    assert metrics.recall_at_k(embeddings, labels, ks=(2, 8)) == {2: 2 / 3, 8: 2 / 3}
+
+
+def slow_ranking(embeddings, i):
+    distances = np.linalg.norm(embeddings - embeddings[i], axis=1)
+    return [j for j in np.argsort(distances) if j != i]
+
+
+def test_recall_equals_a_slow_loop(rng):
+    embeddings, labels = rng.normal(size=(60, 4)), rng.integers(0, 6, 60)
+    for k, recall in metrics.recall_at_k(embeddings, labels, ks=(1, 2, 5)).items():
+        found = [labels[i] in labels[slow_ranking(embeddings, i)[:k]] for i in range(60)]
+        assert recall == np.mean(found)
+
+
+def test_map_at_r_by_hand():
+    # R is 2. From 0: 1 (hit, 1/1), 2.1 (miss) -> 1/2. From 1: 0 (hit), 2.1 (miss) -> 1/2.
+    # From 3.3: 2.1 (miss), 1 (hit, 1/2) -> 1/4. 2.1 is alone in its class.
+    embeddings = np.array([[0.0], [1.0], [2.1], [3.3]])
+    assert metrics.map_at_r(embeddings, np.array([0, 0, 1, 0])) == (1 / 2 + 1 / 2 + 1 / 4) / 3
+
+
+def test_map_at_r_equals_a_slow_loop(rng):
+    embeddings, labels = rng.normal(size=(50, 3)), rng.integers(0, 5, 50)
+    scores = []
+    for i in range(50):
+        same = labels[slow_ranking(embeddings, i)] == labels[i]
+        r = same.sum()
+        scores.append(sum(same[: j + 1].mean() for j in range(r) if same[j]) / r)
+    assert metrics.map_at_r(embeddings, labels) == pytest.approx(np.mean(scores))
+
+
+def test_blocks_of_distances_join_without_a_seam(rng):
+    # 4,000 items are 4 blocks. On a line, two of each class side by side and the pairs far apart.
+    embeddings = (np.repeat(np.arange(2000.0), 2) + np.tile([0, 0.1], 2000))[:, None]
+    order = rng.permutation(4000)
+    embeddings, labels = embeddings[order], order // 2
+    assert metrics.recall_at_k(embeddings, labels, ks=(1,)) == {1: 1.0}
+    assert metrics.map_at_r(embeddings, labels) == 1.0
+
+
+def test_neighbours_far_from_the_origin_are_still_told_apart(rng):
+    near, labels = rng.normal(size=(50, 3)), rng.integers(0, 4, 50)
+    far = metrics.recall_at_k(near + 1e6, labels)
+    assert far == metrics.recall_at_k(near, labels)
+
+
+@pytest.mark.parametrize("score", [metrics.recall_at_k, metrics.map_at_r])
+@pytest.mark.parametrize(
+    "embeddings, labels",
+    [
+        (np.zeros((0, 2)), np.zeros(0, int)),
+        (np.zeros((1, 2)), np.zeros(1, int)),
+        (np.zeros((3, 2)), np.zeros(2, int)),
+        (np.zeros(3), np.zeros(3, int)),
+        (np.array([[0.0], [np.nan]]), np.zeros(2, int)),
+    ],
+    ids=["empty", "one", "lengths", "one axis", "nan"],
+)
+def test_what_cannot_be_ranked_is_refused_in_one_line(score, embeddings, labels):
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
+        score(embeddings, labels)
+
+
+def test_map_at_r_without_a_pair_and_recall_at_zero_are_refused():
+    with pytest.raises(ValueError, match="no two"):
+        metrics.map_at_r(np.eye(3), np.arange(3))
+    with pytest.raises(ValueError, match="at least 1"):
+        metrics.recall_at_k(np.eye(3), np.arange(3), ks=(0, 1))
+
+
+def test_mean_iou_by_hand():
+    truth = np.array([[0, 0], [1, 1]])
+    predicted = np.array([[0, 1], [1, 1]])  # class 0: 1 of 2; class 1: 2 of 3; class 2 in neither
+    scores = metrics.mean_iou(truth, predicted, 3)
+    assert scores["miou"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert scores["per_class"] == pytest.approx([1 / 2, 2 / 3, np.nan], nan_ok=True)
+    assert scores["pixel_accuracy"] == 3 / 4
+
+
+def test_a_class_that_is_only_predicted_counts_as_zero():
+    scores = metrics.mean_iou(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), 2)
+    assert scores["per_class"] == [3 / 4, 0]
+
+
+def test_ignored_pixels_are_left_out_whatever_is_predicted_there():
+    truth = np.array([0, 1, 255, 255], np.uint8)
+    predicted = np.array([0, 1, 1, 99])
+    assert metrics.mean_iou(truth, predicted, 2, ignore=255)["miou"] == 1
+    assert metrics.pixel_accuracy(truth, predicted, ignore=255) == 1
+    assert metrics.pixel_accuracy(np.array([0, -1]), np.array([0, 0]), ignore=-1) == 1
+
+
+def test_images_of_different_sizes_are_pooled_by_pixel(rng):
+    truth = [rng.integers(0, 3, (4, 5)), rng.integers(0, 3, (2, 2))]
+    predicted = [rng.integers(0, 3, (4, 5)), rng.integers(0, 3, (2, 2))]
+    t, p = (np.concatenate([image.ravel() for image in images]) for images in (truth, predicted))
+    scores = metrics.mean_iou(truth, iter(predicted), 3)
+    assert scores["per_class"] == pytest.approx(sklearn.metrics.jaccard_score(t, p, average=None))
+    assert scores["pixel_accuracy"] == metrics.pixel_accuracy(truth, predicted) == np.mean(t == p)
+
+
+@pytest.mark.parametrize(
+    "truth, predicted, message",
+    [
+        (np.zeros((2, 2), int), np.zeros((2, 3), int), "shape"),
+        ([np.zeros(2, int)], [], "shorter"),
+        (np.array([0, 2]), np.array([0, 1]), "truth has class 2"),
+        (np.array([0, 1]), np.array([0, -1]), "predicted has class -1"),
+        (np.array([0.0, 1.0]), np.array([0, 1]), "integers"),
+        (np.array([255, 255]), np.array([0, 1]), "no pixel"),
+        (np.array([], int), np.array([], int), "no pixel"),
+    ],
+)
+def test_segmentations_that_cannot_be_scored_are_refused(truth, predicted, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.mean_iou(truth, predicted, 2, ignore=255)
+
+
+def test_pixel_accuracy_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="no pixel"):
+        metrics.pixel_accuracy([], [])
