@@ -52,13 +52,20 @@ def get(name: str, root: Path, needed: Collection[str] | None = None) -> None:
         raise UserError(f"{name} is no data set to download, expected one of {', '.join(known)}")
     if "files" not in known[name]:
         raise UserError(f"{name} cannot be downloaded: {known[name]['manual']}")
+    files = known[name]["files"]
+    if needed is not None:
+        files = [file for file in files if any(_holds(file["path"], path) for path in needed)]
+    if not files:
+        raise UserError(f"{SOURCES.name} knows no source of {', '.join(needed)}")
     with _alone_in(root):
-        for file in known[name]["files"]:
-            path = file["path"]
-            wanted = needed is None or any((each + "/").startswith(path + "/") for each in needed)
-            if wanted and not (root / path).exists():
+        for file in files:
+            if not (root / file["path"]).exists():
                 options = {key: file.get(key) for key in ("checksum", "size", "take")}
-                fetch(root / path, file["urls"], **options)
+                fetch(root / file["path"], file["urls"], **options)
+
+
+def _holds(folder: str, path: str) -> bool:
+    return PurePosixPath(path).is_relative_to(folder)
 
 
 def fetch(
@@ -190,7 +197,9 @@ def _download(target: Path, urls: list[str], checksum: str | None, size: int | N
         except OSError as error:
             part.unlink(missing_ok=True)
             raise UserError(f"cannot write {part}: {error.strerror or error}") from error
-    raise UserError(f"cannot download {target.name} ({'; '.join(failures)})")
+    raise UserError(
+        f"cannot download {target.name.removesuffix('.archive')} ({'; '.join(failures)})"
+    )
 
 
 def _verify(part: Path, checksum: str | None, size: int | None) -> None:
