@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -22,12 +22,13 @@ from common.run import LOG_FORMAT, SIGNALS, Run, Stopped, read_yaml, stop_now
 
 
 def main(function: Callable[[], object]) -> None:
-    """Runs an entry script: mistakes become one line and exit code 2, signals a clean stop."""
+    """Runs an entry script: a mistake ends in one line and exit code 2, a signal cleanly."""
     handler = logging.StreamHandler()
     handler.setFormatter(LOG_FORMAT)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for number in SIGNALS:
         signal.signal(number, stop_now)
+    os.register_at_fork(after_in_child=_leave_signals_to_the_parent)
     try:
         try:
             function()
@@ -47,63 +48,70 @@ def main(function: Callable[[], object]) -> None:
             raise
 
 
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how pools end their workers
+
+
 def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[Any, Run]:
     """The config and the new or resumed run folder of a train.py.
 
-    config_class is a frozen dataclass of frozen dataclasses, the sections. A value comes from the
-    class, over it the YAML, over it the command line. Raises UserError, and then writes nothing.
+    config_class is a frozen dataclass of frozen dataclasses, its sections. The command line goes
+    before the YAML, the YAML before the class. Raises UserError, and has then written nothing.
     """
     paper = Path(file).resolve().parent
-    parser = _Parser(config_class, f"Train {paper.name}; its defaults, if no --config says else:")
-    parser.add_argument("--config", metavar="FILE", help=f"in configs/, or a path ({default})")
-    parser.add_argument("--tag", help="ends the name of the run folder (default)")
-    parser.add_argument("--resume", metavar="RUN", help="go on with this run folder")
-    args, given = parser.read(sys.argv[1:])
-    if args.get("resume"):
-        return _resume(parser, paper, args, given)
-    name = args.get("config") or default
-    if not args.get("config") and "dataset.path" in given:
-        name = "folder.yml" if (paper / "configs/folder.yml").exists() else default
+    parser = _Parser(f"Train {paper.name} into a new run folder.")
+    parser.add("--config", metavar="FILE", help=f"name in configs/ or path; default {default}")
+    parser.add("--tag", help="ends the run folder's name; default default")
+    parser.add("--resume", metavar="RUN", help="go on with this run folder")
+    parser.add_config(config_class)
+    own, given = parser.read(sys.argv[1:])
+    if "resume" in own:
+        return _resume(parser, paper, own, given)
+    own_images = "dataset.path" in given and (paper / "configs/folder.yml").exists()
+    name = own.get("config", "folder.yml" if own_images else default)
     cfg = parser.build(parser.load(_config_file(name, paper)) | given)
-    plain = json.loads(json.dumps(dataclasses.asdict(cfg)))  # tuples become lists
-    return cfg, Run.create(paper, cfg.dataset.name, args.get("tag", "default"), plain)
+    plain = json.loads(json.dumps(dataclasses.asdict(cfg)))  # tuples become lists, as in YAML
+    return cfg, Run.create(paper, cfg.dataset.name, own.get("tag", "default"), plain)
 
 
-def _resume(parser: "_Parser", paper: Path, args: dict, given: dict) -> tuple[Any, Run]:
-    run = _open(args["resume"], paper)
+def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any, Run]:
+    run = _open(own["resume"], paper)
     saved = parser.load(run.path / "config.yml")
-    if "config" in args:
-        given = parser.load(_config_file(args["config"], paper)) | given
-    if "tag" in args:
-        given, saved = given | {"tag": args["tag"]}, saved | {"tag": run.meta.get("tag")}
+    cfg = parser.build(saved)
+    if "config" in own:
+        given = parser.load(_config_file(own["config"], paper)) | given
+    if "tag" in own:
+        given |= {"tag": own["tag"]}
     for key, value in given.items():
-        if value != saved.get(key):
-            was = saved.get(key, "unset")
-            raise UserError(f"--{key} {value}: a resumed run keeps its own value, {was}; omit it")
-    if run.meta.get("status") == "done":
-        raise UserError(f"{run.path} is already finished; for another run omit --resume")
-    return parser.build({key: value for key, value in saved.items() if key != "tag"}), run
+        kept = (saved | run.meta).get(key)
+        if value != kept:
+            raise UserError(f"--{key} {value}: the resumed run has {kept} and keeps it")
+    if run.meta["status"] == "done":
+        raise UserError(f"{run.path} is already finished; without --resume a new run starts")
+    return cfg, run
 
 
 def open_run(
     config_class: type, file: str, description: str, **options: dict[str, Any]
 ) -> tuple[Any, Run, argparse.Namespace]:
-    """The config, the run folder and the options of a pred.py or evaluate.py.
+    """The config, the run folder and the own options of a pred.py or evaluate.py.
 
-    options: name -> what `add_argument` takes, as in `input={"help": "a file or a folder"}`.
-    Raises UserError when RUN is no run folder of this paper.
+    options: name -> keywords of `add_argument`, as in `input={"help": "a file or a folder"}`; one
+    that is not given is None or its default. Raises UserError if RUN is no run of this paper.
     """
     paper = Path(file).resolve().parent
-    parser = _Parser(None, description)
-    parser.add_argument("run", metavar="RUN", help="a run folder, also as DATASET/MMDD_TAG")
-    for name, settings in options.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", **settings)
-    args, _ = parser.read(sys.argv[1:])
-    run = _open(args["run"], paper)
-    checker = _Parser(config_class, description)
+    parser = _Parser(description)
+    parser.add("run", metavar="RUN", help="run folder, a path or DATASET/MMDD_TAG")
+    for name, keywords in options.items():
+        parser.add(f"--{name.replace('_', '-')}", **keywords)
+    own, _ = parser.read(sys.argv[1:])
+    run = _open(own.pop("run"), paper)
+    checker = _Parser(description)
+    checker.add_config(config_class)
     cfg = checker.build(checker.load(run.path / "config.yml"))
-    filled = {name: settings.get("default") for name, settings in options.items()} | args
-    return cfg, run, argparse.Namespace(**filled)
+    defaults = {name: keywords.get("default") for name, keywords in options.items()}
+    return cfg, run, argparse.Namespace(**defaults | own)
 
 
 def _open(name: str, paper: Path) -> Run:
@@ -111,107 +119,107 @@ def _open(name: str, paper: Path) -> Run:
 
 
 def _config_file(name: str, paper: Path) -> Path:
-    shipped = paper / "configs" / name
-    if shipped.is_file() or Path(name).is_file():
-        return shipped if shipped.is_file() else Path(name)
-    there = sorted(path.name for path in shipped.parent.glob("*.yml"))
-    raise UserError(f"no config {name}, neither a path nor in {paper.name}/configs: {there}")
+    for path in (paper / "configs" / name, Path(name)):
+        if path.is_file():
+            return path
+    shipped = sorted(path.name for path in (paper / "configs").glob("*.yml"))
+    raise UserError(f"no config {name}; it is a path or one of {', '.join(shipped)}")
 
 
-class _Parser(jsonargparse.ArgumentParser):
-    """jsonargparse knows the types; keys, finite numbers and one-line errors are ours."""
+class _Parser:
+    """jsonargparse knows types; which keys there are and how an error reads is decided here."""
 
-    def __init__(self, config_class: type | None, description: str):
-        super().__init__(description=description, exit_on_error=False, usage="%(prog)s [options]")
-        self.config_class, self.hints, self.sections = config_class, {}, {}
-        for section, cls in get_type_hints(config_class).items() if config_class else ():
-            self.sections[section] = cls
-            comments = dict(re.findall(r"^    (\w+):.*?  # (.+)$", inspect.getsource(cls), re.M))
-            defaults = dataclasses.asdict(cls())
-            for name, hint in get_type_hints(cls).items():
-                key = f"{section}.{name}"
-                self.hints[key] = hint
-                text = f"{comments.get(name, '')} ({defaults[name]})".strip().replace("%", "%%")
-                self.add_argument(f"--{key}", type=hint, default=argparse.SUPPRESS, help=text)
+    def __init__(self, description: str):
+        self.parser = jsonargparse.ArgumentParser(
+            description=description, usage="%(prog)s [options]", exit_on_error=False
+        )
+        self.names = ["-h", "--help"]
+        self.sections: dict[str, type] = {}
+        self.hints: dict[str, Any] = {}  # of "section.key"
+
+    def add(self, name: str, **keywords: Any) -> None:
+        self.names.append(name)
+        self.parser.add_argument(name, **keywords | {"default": argparse.SUPPRESS})
+
+    def add_config(self, config_class: type) -> None:
+        self.config_class = config_class
+        self.sections = get_type_hints(config_class)
+        for section, cls in self.sections.items():
+            comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.M))
+            for key, hint in get_type_hints(cls).items():
+                self.hints[f"{section}.{key}"] = hint
+                text = f"{comments.get(key, '')}; default {getattr(cls(), key)}".lstrip("; ")
+                self.add(f"--{section}.{key}", type=hint, help=text.replace("%", "%%"))
 
     def read(self, argv: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the command line gives: the script's own options, and the config's values."""
-        names = [option for action in self._actions for option in action.option_strings]
-        for word in argv:
-            option = word.split("=")[0]
-            if word.startswith("--") and option not in names:
-                raise UserError(f"no option {option}; the nearest is {_nearest(option, names)}")
-        try:
-            values = dict(self.parse_args(argv, defaults=False).as_flat().__dict__)
-        except argparse.ArgumentError as error:
-            raise UserError(self._one_line(error)) from None
-        given = {key: values.pop(key) for key in list(values) if key in self.hints}
-        return {k: v for k, v in values.items() if v is not None}, self._checked(given)
+        """What the command line gives: options of the script itself, and values of the config."""
+        for option in (word.split("=")[0] for word in argv if word.startswith("--")):
+            if option not in self.names:
+                raise UserError(f"no option {option}; did you mean {_nearest(option, self.names)}?")
+        values = self._typed(self.parser.parse_args, argv)
+        given = {key: values.pop(key) for key in self.hints if key in values}
+        return values, given
 
     def load(self, path: Path) -> dict[str, Any]:
-        """The values of a YAML file as {"section.key": value}."""
-        values: dict[str, Any] = {}
-        for section, content in read_yaml(path).items():
-            if section in self.sections and not isinstance(content, dict | None):
-                raise UserError(f"{path}: {section} is a section of keys, found {content!r}")
-            if section in self.sections:
-                values |= {f"{section}.{key}": value for key, value in (content or {}).items()}
-            else:
-                values[str(section)] = content
-        for key in values:
-            if key not in self.hints:
-                nearest = _nearest(key, self.hints)
-                raise UserError(f"{path}: no key {key}; the nearest is {nearest}")
-        nested: dict[str, dict[str, Any]] = {}
-        for key, value in values.items():
-            section, _, name = key.partition(".")
-            nested.setdefault(section, {})[name] = value
+        """The values of a YAML file, as {"section.key": value}."""
+        content = read_yaml(path)
+        for section, values in content.items():
+            if section in self.sections and not isinstance(values, dict | None):
+                raise UserError(f"{path}: {section} is a section of keys, found {values!r}")
+            names = values if isinstance(values, dict) else []
+            keys = [f"{section}.{name}" for name in names]
+            for key in keys if section in self.sections else keys or [section]:
+                if key not in self.hints:
+                    nearest = _nearest(str(key), self.hints)
+                    raise UserError(f"{path}: no key {key}; did you mean {nearest}?")
         try:
-            values = dict(self.parse_object(nested, defaults=False).as_flat().__dict__)
-            return self._checked(values)
-        except argparse.ArgumentError as error:
-            raise UserError(f"{path}: {self._one_line(error)}") from None
+            sections = {name: values for name, values in content.items() if values}
+            return self._typed(self.parser.parse_object, sections)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
     def build(self, values: dict[str, Any]) -> Any:
-        """The config; what a section refuses with a ValueError is the user's to mend."""
+        """The config. What a section refuses with a ValueError is the user's to mend."""
+        sections: dict[str, dict[str, Any]] = {section: {} for section in self.sections}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections[section][name] = value
         try:
-            built = {}
-            for section, cls in self.sections.items():
-                mine = {
-                    k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{section}.")
-                }
-                built[section] = cls(**mine)
-            return self.config_class(**built)
+            return self.config_class(**{s: self.sections[s](**v) for s, v in sections.items()})
         except ValueError as error:
             raise UserError(str(error)) from None
 
-    def _checked(self, values: dict[str, Any]) -> dict[str, Any]:
-        for key, value in values.items():
+    def _typed(self, parse: Callable[..., Any], source: Any) -> dict[str, Any]:
+        try:
+            values = dict(parse(source, defaults=False).items())
+        except argparse.ArgumentError as error:
+            key = re.search(r'Parser key "([\w.]+)"', str(error))
+            if not key:
+                raise UserError(str(error).splitlines()[0]) from None
+            found = re.findall(r"(?:Got|Given) value: (.*)", str(error))[-1]
+            raise _wrong(key[1], self.hints.get(key[1]), found) from None
+        for key, hint in self.hints.items():  # jsonargparse lets both of these pass
+            value = values.get(key, 0)
             items = value if isinstance(value, list | tuple) else [value]
-            if value is None and type(None) not in get_args(self.hints[key]):
-                raise UserError(f"{key}: expected {_said(self.hints[key])}, found nothing")
+            if value is None and type(None) not in get_args(hint):
+                raise _wrong(key, hint, "nothing")
             if any(isinstance(item, float) and not math.isfinite(item) for item in items):
-                raise UserError(f"{key}: expected a finite number, found {value}")
+                raise _wrong(key, "a finite number", value)
         return values
 
-    def _one_line(self, error: argparse.ArgumentError) -> str:
-        key = re.search(r'Parser key "([\w.]+)"', str(error))
-        if not key:
-            return str(error).splitlines()[0]
-        found = re.findall(r"(?:Got|Given) value: (.*)", str(error))
-        return f"{key[1]}: expected {_said(self.hints[key[1]])}, found {' '.join(found)[:80]}"
 
-
-def _nearest(name: str, names: Any) -> str:
-    return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
+def _wrong(key: str, expected: Any, found: Any) -> UserError:
+    return UserError(f"{key}: expected {_said(expected)}, found {str(found)[:80]}")
 
 
 def _said(hint: Any) -> str:
-    """A type as a reader says it."""
+    """A type in words."""
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) in (list, tuple):
-        return f"a list such as [a, b] ({hint})"
+        return f"a list [...] of {_said(get_args(hint)[0])}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    return difflib.get_close_matches(name, list(names), 1, 0.0)[0]

@@ -1,7 +1,8 @@
-"""One run folder: created once, a kill at any moment loses little, resumed exactly."""
+"""One run folder: created once, resumed exactly; a kill at any moment loses little."""
 
 import fcntl
 import hashlib
+import importlib.metadata
 import json
 import logging
 import math
@@ -35,15 +36,15 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """The run was asked to stop; no `except Exception` on the way may swallow it."""
+    """The process was asked to stop; no `except Exception` on the way may swallow it."""
 
     def __init__(self, signum: int):
         self.signum = signum
 
 
 def stop_now(signum: int, frame: FrameType | None = None) -> None:
-    """Signal handler outside of the epochs."""
-    log.warning("stopped by %s", signal.Signals(signum).name)
+    """Signal handler of whatever is not a training loop."""
+    log.warning("%s: stopping", signal.Signals(signum).name)
     raise Stopped(signum)
 
 
@@ -54,62 +55,115 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """A run folder, see HOUSE in the README; `with run:` around everything that trains.
+    """A run folder. `with run:` belongs around everything that reads data or trains.
 
-    Inside of the `with` the folder is locked and train.log is written. It ends as done (and the
-    folder is printed on stdout), stopped or failed; a run refused before its first step is removed.
+    Inside of it the folder is locked and train.log is written. It ends as done (then the folder is
+    the one line on stdout), stopped or failed; a new run that is refused leaves no folder.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], meta: dict[str, Any]):
         self.path, self.config, self.meta = path, config, meta
-        self.stopping = False
+        self.stopping = False  # poll it after each step: checkpoint(), then stop()
         self._signum = signal.SIGTERM
+        self._is_empty = False
         self._metrics = self._board = self._visdom = None
         self._first_step = 0
 
     @classmethod
     def create(cls, paper: Path, dataset: str, tag: str, config: dict[str, Any]) -> "Run":
-        """Makes PAPER/runs/DATASET/MMDD_TAG, or the first free one of _2, _3 ... after it."""
-        for name in (dataset, tag):
-            if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or name.startswith("."):
-                raise UserError(f"{name!r} cannot name a folder: use A-Z a-z 0-9 . _ -")
-        today = datetime.now().astimezone()
-        parent = paper.resolve() / "runs" / dataset
-        path = parent / f"{today:%m%d}_{tag}"
+        """Makes PAPER/runs/DATASET/MMDD_TAG, or with the first free suffix _2, _3, ..."""
+        for name, option in ((dataset, "dataset.name"), (tag, "tag")):
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in (".", ".."):
+                raise UserError(f"--{option} {name!r} names a folder: use A-Z a-z 0-9 . _ - only")
+        now = datetime.now().astimezone()
+        first = path = paper.resolve() / "runs" / dataset / f"{now:%m%d}_{tag}"
+        suffix = 1
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            suffix = 1
+            path.parent.mkdir(parents=True, exist_ok=True)
             while not _make(path):
                 suffix += 1
-                path = parent / f"{today:%m%d}_{tag}_{suffix}"
-            run = cls(path, config, {})
+                path = first.with_name(f"{first.name}_{suffix}")
             _replace(path / "config.yml", yaml.safe_dump(config, sort_keys=False))
-            run.note(
-                argv=sys.argv,
-                tag=tag,
-                year=today.year,
-                date=today.isoformat(timespec="seconds"),
-                git=_git(paper),
-                device=None,
-                seconds=0.0,
-                status="running",
-            )
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
+        run = cls(path, config, {})
+        run._is_empty = True
+        run.note(
+            argv=sys.argv,
+            tag=tag,
+            year=now.year,  # the folder's name has month and day
+            date=now.isoformat(timespec="seconds"),
+            git=_git(paper),
+            device=None,
+            seconds=0.0,
+            status="running",
+        )
         return run
 
     @classmethod
     def open(cls, path: Path) -> "Run":
         """An existing run folder; raises UserError where there is none."""
         if not (path / "config.yml").is_file():
-            raise UserError(f"{path} is no run folder: it has no config.yml")
+            raise UserError(f"{path} is no run folder: it holds no config.yml")
         try:
             meta = json.loads((path / "meta.json").read_text())
         except (OSError, ValueError):
-            raise UserError(f"{path / 'meta.json'} is absent or no JSON") from None
+            raise UserError(f"{path / 'meta.json'} is missing or broken") from None
         return cls(path.resolve(), read_yaml(path / "config.yml"), meta)
 
-    # what is written
+    def __enter__(self) -> "Run":
+        self._lock = open(self.path / ".lock", "w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with its process
+        except BlockingIOError:
+            self._lock.close()
+            raise UserError(f"another process is training in {self.path}") from None
+        self._seconds_before, self._began = self.meta["seconds"], time.perf_counter()
+        self._handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
+        self._handler.setFormatter(LOG_FORMAT)
+        logging.getLogger().addHandler(self._handler)
+        self._clean()
+        loaded = [name for name in ("torch", "tensorflow", "keras") if name in sys.modules]
+        versions = {name: sys.modules[name].__version__ for name in loaded}
+        versions |= {"python": platform.python_version()}
+        versions |= {"numpy": importlib.metadata.version("numpy")}
+        self.note(
+            status="running",
+            pid=os.getpid(),
+            host=platform.platform(),
+            threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
+            versions=versions,
+        )
+        log.info("run folder %s", self.path)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        status = "done" if kind is None else "stopped" if kind is Stopped else "failed"
+        if status == "stopped":
+            command = shlex.join(["python", sys.argv[0], "--resume", str(self.path)])
+            log.warning("to go on: %s", command)
+        elif kind is UserError:
+            self._handler.stream.write(f"error: {error}\n")
+        elif status == "failed":
+            traceback.print_exception(error, file=self._handler.stream)
+        self._close_metrics()
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+        if kind is UserError and self._is_empty:
+            shutil.rmtree(self.path)
+            with suppress(OSError):  # other runs are in them
+                self.path.parent.rmdir()
+                self.path.parent.parent.rmdir()
+        else:
+            self.note(status=status, seconds=self._seconds())
+        self._lock.close()
+        if status == "done":
+            print(self.path, flush=True)  # noqa: T201
+
+    def _seconds(self) -> float:
+        return round(self._seconds_before + time.perf_counter() - self._began, 1)
+
+    # what is written down
 
     def note(self, **values: Any) -> None:
         """Merges values into meta.json."""
@@ -117,14 +171,12 @@ class Run:
         self.write_json("meta.json", self.meta)
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes a file of the run folder in one step; raises UserError for NaN and infinity."""
+        """Replaces a file of the run folder in one step; raises UserError for NaN and infinity."""
         try:
-            _replace(
-                self.path / name,
-                json.dumps(values, indent=2, allow_nan=False, default=_plain) + "\n",
-            )
+            text = json.dumps(values, indent=2, allow_nan=False, default=_plain)
         except ValueError:
-            raise UserError(f"{name} would hold a NaN or an infinity, nothing written") from None
+            raise UserError(f"a value of {name} is NaN or infinite: nothing is written") from None
+        _replace(self.path / name, text + "\n")
 
     @property
     def images(self) -> Path:
@@ -132,52 +184,66 @@ class Run:
         return self.path / "images"
 
     def log(self, split: str, step: int, **values: Any) -> None:
-        """Appends one line to metrics.jsonl and shows its numbers in TensorBoard and visdom.
+        """Appends a line to metrics.jsonl and shows its numbers in TensorBoard and visdom.
 
-        Raises UserError when a value is NaN or infinite: nothing after it would be worth keeping.
+        Raises UserError when one is NaN or infinite: no later step could be worth keeping.
         """
         values = {name: _plain(value) for name, value in values.items()}
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
-                last = self._checkpoints()[-1:]
-                kept = f"last checkpoint: {last[0]}" if last else "there is no checkpoint yet"
-                raise UserError(f"{split} {name} became {value} at step {step}, stopped; {kept}")
+                good = (
+                    f"last good checkpoint: {self._paths()[-1]}"
+                    if self._paths()
+                    else "no checkpoint"
+                )
+                raise UserError(f"{split} {name} became {value} at step {step}; {good}")
         if self._metrics is None:
             self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1, encoding="utf-8")
-            self._board, self._visdom = _tensorboard(self), _visdom(self)
+            self._board, self._visdom = _tensorboard(self.path, self._first_step), self._monitor()
+        self._is_empty = False
         self._metrics.write(json.dumps({"split": split, "step": step} | values) + "\n")
-        numbers = {f"{split}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
-        for name, value in numbers.items():
-            if self._board:
-                self._board.add_scalar(name, value, step)
-        if self._visdom:
-            self._to_visdom(numbers, step)
+        for name, value in values.items():
+            if self._board and isinstance(value, int | float):
+                self._board.add_scalar(f"{split}/{name}", value, step)
+            if self._visdom and isinstance(value, int | float):
+                self._show(f"{split}/{name}", value, step)
 
-    def _to_visdom(self, numbers: dict[str, float], step: int) -> None:
+    def _monitor(self) -> Any:
+        port = self.config.get("training", {}).get("visdom_port")
         try:
-            for name, value in numbers.items():
-                self._visdom.line([value], [step], win=name, update="append", opts={"title": name})
-        except Exception as error:  # whatever a monitor does wrong, the run goes on
-            log.warning("visdom is gone, going on without it: %s", error)
+            return _visdom(port, self.path.name) if port else None
+        except Exception as error:  # no package, no server, or one that speaks something else
+            log.warning("no visdom on port %s, going on without it: %s", port, error)
+            return None
+
+    def _show(self, name: str, value: float, step: int) -> None:
+        try:
+            self._visdom.line([value], [step], win=name, update="append", opts={"title": name})
+        except Exception as error:
+            log.warning("visdom does not answer, going on without it: %s", error)
             self._visdom = None
 
     def rewind(self, step: int = -1) -> None:
-        """Drops the metrics after `step`: resuming writes them again."""
-        if self._metrics:
-            self._metrics.close()
-            self._metrics = None
+        """Drops what metrics.jsonl says of later steps, which a resumed run takes once more."""
+        self._close_metrics()
         self._first_step = step + 1
         path = self.path / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             _replace(path, "".join(line for line in lines if _step(line) <= step))
 
+    def _close_metrics(self) -> None:
+        for file in (self._metrics, self._board):
+            if file:
+                file.close()
+        self._metrics = self._board = self._visdom = None
+
     # the training loop
 
     def epochs(self, first: int, n: int) -> Iterator[int]:
-        """Epochs `first` .. n - 1 with a progress bar.
+        """Epochs `first` to n - 1 with a progress bar.
 
-        Meanwhile a first SIGTERM or Ctrl-C only sets `stopping`; a second one stops at once.
+        Meanwhile a first SIGTERM or Ctrl-C only sets `stopping`, a second one stops at once.
         """
         before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         try:
@@ -194,7 +260,7 @@ class Run:
         log.warning("%s: stopping after this step", signal.Signals(signum).name)
 
     def stop(self) -> None:
-        """Ends a run that was asked to stop, once its checkpoint is written."""
+        """Ends a run that was asked to stop, once its checkpoint is saved."""
         raise Stopped(self._signum)
 
     # checkpoints
@@ -202,125 +268,69 @@ class Run:
     def checkpoint(
         self, step: int, files: dict[str, Callable[[Path], object]], **progress: Any
     ) -> None:
-        """Saves checkpoints/STEP with one rename and keeps the newest two.
+        """Saves checkpoints/STEP in one step and keeps the newest two.
 
-        files: name -> function that writes to the path it is given. The keyword values come back
-        as `Checkpoint.progress`.
+        files: name -> function that writes to the path it is given; progress: what
+        `latest_checkpoint` gives back.
         """
         folder = self.path / "checkpoints"
-        target, temporary = folder / f"{step:09d}", folder / f".tmp{step}"
+        target, temporary = folder / f"{step:09d}", folder / ".tmp"
         self._clean()
         temporary.mkdir(parents=True)
         for name, write in files.items():
             write(temporary / name)
         (temporary / "progress.json").write_text(json.dumps(progress, default=_plain))
-        manifest = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        manifest = {path.name: _sha256(path) for path in temporary.iterdir()}
         (temporary / "manifest.json").write_text(json.dumps(manifest))
         for path in [*temporary.iterdir(), temporary]:
             _sync(path)
         if target.exists():
-            target.rename(folder / ".tmp")
+            target.rename(folder / ".tmp_replaced")
         temporary.rename(target)
         _sync(folder)
-        # a later step is the abandoned future of a run that fell back to an older checkpoint
-        others = [path for path in self._checkpoints() if path != target]
-        for path in others[:-1] + [path for path in others[-1:] if int(path.name) > step]:
+        self._is_empty = False
+        # a later one is what a run went on to before it fell back to an older checkpoint
+        older = [path for path in self._paths() if path < target]
+        later = [path for path in self._paths() if path > target]
+        for path in older[:-1] + later:
             shutil.rmtree(path)
         self._clean()
         self.note(seconds=self._seconds())
 
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest intact checkpoint; raises UserError when there are some and all are broken."""
-        paths = self._checkpoints()
-        for path in reversed(paths):
+        """The newest intact checkpoint; raises UserError when there are some and none is."""
+        for path in reversed(self._paths()):
             try:
-                manifest = json.loads((path / "manifest.json").read_text())
-                for name, digest in manifest.items():
+                for name, digest in json.loads((path / "manifest.json").read_text()).items():
                     if _sha256(path / name) != digest:
                         raise ValueError(f"{name} is not what was saved")
                 progress = json.loads((path / "progress.json").read_text())
                 return Checkpoint(path, int(path.name), progress)
-            except (OSError, ValueError, AttributeError) as error:
-                log.warning("checkpoint %s is damaged, trying the one before: %s", path, error)
-        if paths:
-            raise UserError(f"no intact checkpoint: {', '.join(map(str, paths))}; train again")
+            except (OSError, ValueError) as error:
+                log.warning("%s is damaged, looking for the one before: %s", path, error)
+        if self._paths():
+            raise UserError(f"no intact checkpoint, {self._paths()[-1]} is damaged: train anew")
         return None
 
-    def _checkpoints(self) -> list[Path]:
+    def _paths(self) -> list[Path]:
         return sorted(self.path.glob("checkpoints/" + "[0-9]" * 9))
 
     def _clean(self) -> None:
         for path in self.path.glob("checkpoints/.tmp*"):
             shutil.rmtree(path)
 
-    # from begin to end
-
-    def _seconds(self) -> float:
-        return round(self._before + time.perf_counter() - self._began, 1)
-
-    def __enter__(self) -> "Run":
-        self._lock = open(self.path / ".lock", "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # dies with its process
-        except BlockingIOError:
-            self._lock.close()
-            raise UserError(f"another process is training in {self.path}") from None
-        self._before, self._began = self.meta.get("seconds", 0.0), time.perf_counter()
-        self._handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
-        self._handler.setFormatter(LOG_FORMAT)
-        logging.getLogger().addHandler(self._handler)
-        self._clean()
-        names = ("numpy", "torch", "tensorflow", "keras")
-        loaded = {name: sys.modules[name].__version__ for name in names if name in sys.modules}
-        self.note(
-            status="running",
-            pid=os.getpid(),
-            host=platform.platform(),
-            threads=int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1),
-            versions={"python": platform.python_version()} | loaded,
-        )
-        log.info("run folder %s", self.path)
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
-        status = "done" if kind is None else "stopped" if kind is Stopped else "failed"
-        if status == "stopped":
-            command = shlex.join([sys.argv[0], "--resume", str(self.path)])
-            log.warning("continue with: python %s", command)
-        elif status == "failed":
-            self._handler.stream.write(f"error: {error}\n")
-            if kind is not UserError:
-                traceback.print_exception(error, file=self._handler.stream)
-        if self._board:
-            self._board.close()
-        if self._metrics:
-            self._metrics.close()
-            self._metrics = None
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
-        if kind is UserError and not (self.path / "metrics.jsonl").exists():
-            shutil.rmtree(self.path)
-        else:
-            self.note(status=status, seconds=self._seconds())
-        self._lock.close()
-        if status == "done":
-            print(self.path, flush=True)  # noqa: T201 - the one line on stdout
-
-
-# files
-
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a UTF-8 file, with or without a byte order mark; no tag runs code."""
+    """A YAML mapping in UTF-8, byte order mark or not; a tag is refused, never executed."""
     try:
         values = yaml.safe_load(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f", line {where.line + 1}" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{line}: not readable as YAML: {reason}") from None
+        raise UserError(f"{where} is no YAML: {reason}") from None
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise UserError(f"{path}: expected sections such as `training:`, found {found}")
@@ -354,18 +364,17 @@ def _sha256(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Scalars and arrays of any framework as what JSON knows."""
+    """Numbers and arrays of any framework as JSON knows them."""
+    if hasattr(value, "numpy") and not hasattr(value, "tolist"):
+        value = value.numpy()  # TensorFlow
     return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # half a line: the process was killed in the middle
+    except (ValueError, KeyError, TypeError):  # the process was killed in the middle of the line
         return math.inf
-
-
-# the world around
 
 
 def _git(folder: Path) -> dict[str, Any]:
@@ -375,13 +384,13 @@ def _git(folder: Path) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired):
         return {"commit": None, "dirty": None}
     commit, _, dirty = answer.stdout.strip().partition("-")
-    return {"commit": commit or None, "dirty": bool(dirty)}
+    return {"commit": commit or None, "dirty": bool(dirty) if commit else None}
 
 
-def _tensorboard(run: Run) -> Any:
+def _tensorboard(path: Path, first_step: int) -> Any:
     # tensorboardX imports torch where it finds it: seconds, and a crash beside TensorFlow
-    hidden = "torch" not in sys.modules
-    if hidden:
+    hide = "torch" not in sys.modules
+    if hide:
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
         from tensorboardX import SummaryWriter
@@ -389,20 +398,21 @@ def _tensorboard(run: Run) -> Any:
         log.info("tensorboardX is not installed: no TensorBoard events")
         return None
     finally:
-        if hidden:
+        if hide:
             del sys.modules["torch"]
-    return SummaryWriter(str(run.path), purge_step=run._first_step or None)
+    return SummaryWriter(str(path), purge_step=first_step or None)
 
 
-def _visdom(run: Run) -> Any:
-    port = run.config.get("training", {}).get("visdom_port")
-    if not port:
-        return None
-    try:
-        socket.create_connection(("localhost", port), timeout=2).close()
-        from visdom import Visdom
+def _visdom(port: int, env: str) -> Any:
+    socket.create_connection(("localhost", port), timeout=2).close()
+    from visdom import Visdom
 
-        return Visdom(port=port, env=run.path.name, raise_exceptions=True)
-    except Exception as error:  # absent package, absent server, or one that speaks something else
-        log.warning("no visdom on port %s, going on without it: %s", port, error)
-        return None
+    class Client(Visdom):
+        def _handle_post(self, url: str, data: Any = None) -> str:
+            answer = self.session.post(
+                url, data=data or {}, timeout=2
+            )  # by itself it would wait for ever
+            answer.raise_for_status()
+            return answer.text
+
+    return Client(port=port, env=env, raise_exceptions=True, use_incoming_socket=False)
