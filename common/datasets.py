@@ -452,7 +452,7 @@ def _list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
 
 
 def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
-    """The height and width to load in, and whether all are gray; reads no more headers than needed."""
+    """The height and width to load in, and whether all are gray; from as few headers as will do."""
     sizes, gray = set(), True
     for file in files:
         try:
@@ -489,7 +489,7 @@ def _judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: 
 
 
 def _classes(parts: list[tuple[str, ...]]) -> tuple[np.ndarray | None, list[str] | None]:
-    """Labels and names from the top-level sub-folders; None if a file lies in none, or all in one."""
+    """Labels and names from top-level sub-folders; None if a file lies in none, or all in one."""
     names = [each[0] if len(each) > 1 else None for each in parts]
     if None in names or len(set(names)) < 2:
         return None, None
@@ -532,7 +532,7 @@ class Segmentation:
         return images.load(self.paths[i])
 
     def truths(self, i: int) -> list[np.ndarray]:
-        """One int64 (h, w) for each annotator. Raises UserError for a file that is something else."""
+        """One int64 (h, w) for each annotator. Raises UserError for a damaged file."""
         path = self.truth_paths[i]
         with _reading(path), Image.open(self.paths[i]) as image:
             if path.suffix == ".mat":
