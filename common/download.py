@@ -115,7 +115,8 @@ def unpack(archive: Path, take: str, target: Path) -> None:
         os.replace(temporary / "taken", target)
     except _DAMAGE as error:
         archive.unlink()
-        raise UserError(f"{archive} is no sound archive and was removed: {error}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{archive} is no sound archive and was removed: {reason}") from error
     except OSError as error:
         raise UserError(f"cannot unpack {archive}: {error.strerror or error}") from error
     finally:
@@ -241,7 +242,7 @@ def _stream(url: str, part: Path, size: int | None) -> None:
             if answer.status_code != requests.codes.partial_content:
                 have = 0
             length = int(answer.headers.get("Content-Length", 0))
-            pieces = answer.iter_content(1 << 20)
+            pieces = answer.iter_content(1 << 16)
             _save(pieces, part, have, have + length if length else size)
     except requests.RequestException as error:
         raise UserError(_reason(error)) from error
