@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import re
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -40,12 +41,16 @@ def main(function: Callable[[], object]) -> None:
     except Stopped as stop:
         sys.exit(128 + stop.signum)
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # `| head` has read enough; the interpreter will flush once more
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        else:
+        if not _reader_is_gone():
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+
+
+def _reader_is_gone() -> bool:
+    """Whether stdout is a pipe that nobody reads, as after `| head`."""
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _leave_signals_to_the_parent() -> None:
@@ -62,7 +67,7 @@ def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[A
     paper = Path(file).resolve().parent
     parser = _Parser(f"Train {paper.name} into a new run folder.")
     parser.add("--config", metavar="FILE", help=f"name in configs/ or path; default {default}")
-    parser.add("--tag", help="ends the run folder's name; default default")
+    parser.add("--tag", help="ends the name of the run folder; default default")
     parser.add("--resume", metavar="RUN", help="go on with this run folder")
     parser.add_config(config_class)
     own, given = parser.read(sys.argv[1:])
@@ -149,7 +154,7 @@ class _Parser:
             for key, hint in get_type_hints(cls).items():
                 self.hints[f"{section}.{key}"] = hint
                 text = f"{comments.get(key, '')}; default {getattr(cls(), key)}".lstrip("; ")
-                self.add(f"--{section}.{key}", type=hint, help=text.replace("%", "%%"))
+                self.add(f"--{section}.{key}", type=hint, help=text)
 
     def read(self, argv: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
         """What the command line gives: options of the script itself, and values of the config."""
@@ -194,10 +199,10 @@ class _Parser:
             values = dict(parse(source, defaults=False).items())
         except argparse.ArgumentError as error:
             key = re.search(r'Parser key "([\w.]+)"', str(error))
-            if not key:
-                raise UserError(str(error).splitlines()[0]) from None
+            if not key or key[1] not in self.hints:
+                raise UserError(" ".join(str(error).split())) from None
             found = re.findall(r"(?:Got|Given) value: (.*)", str(error))[-1]
-            raise _wrong(key[1], self.hints.get(key[1]), found) from None
+            raise _wrong(key[1], self.hints[key[1]], found) from None
         for key, hint in self.hints.items():  # jsonargparse lets both of these pass
             value = values.get(key, 0)
             items = value if isinstance(value, list | tuple) else [value]
