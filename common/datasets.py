@@ -7,6 +7,7 @@ data/README.md says where each set lies.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import gzip
 import hashlib
 import logging
@@ -249,14 +250,6 @@ def _read_cifar(paths: list[Path], n_labels: int) -> tuple[np.ndarray, np.ndarra
     return _channels_last(data[:, n_labels:]), data[:, n_labels - 1].astype(np.int64)
 
 
-def _read_cifar10(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    return _read_cifar(paths, 1)
-
-
-def _read_cifar100(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    return _read_cifar(paths, 2)
-
-
 def _channels_last(rows: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
@@ -328,7 +321,7 @@ _ARRAYS = {
     "affnist_test": _Arrays(_read_affnist, {"test": ["affNIST_test.mat"]}, _numbers(10)),
     "frgc": _Arrays(_read_frgc, {"all": ["FRGC/data4torch.h5"]}, _numbers(20)),
     "cifar10": _Arrays(
-        _read_cifar10,
+        functools.partial(_read_cifar, n_labels=1),
         {
             "train": [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)],
             "test": ["cifar-10-batches-bin/test_batch.bin"],
@@ -336,7 +329,7 @@ _ARRAYS = {
         _CIFAR10,
     ),
     "cifar100": _Arrays(
-        _read_cifar100,
+        functools.partial(_read_cifar, n_labels=2),
         {split: [f"cifar-100-binary/{split}.bin"] for split in ("train", "test")},
         _numbers(100),
     ),
@@ -478,9 +471,10 @@ def _judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: 
         log.warning("skipped %r: %s", path, reason)
     if not skipped:
         return
-    count = f"{len(skipped)} of {len(skipped) + n_good} images cannot be read"
+    n_all = len(skipped) + n_good
+    count = f"{len(skipped)} of {n_all} images cannot be read"
     log.warning("%s", count)
-    if n_good == 0 or len(skipped) > max_bad * (len(skipped) + n_good):
+    if n_good == 0 or len(skipped) / n_all > max_bad:
         path, reason = skipped[0]
         raise UserError(
             f"{folder}: {count}, more than dataset.max_bad {max_bad} allows (first {path!r}: "
