@@ -71,13 +71,13 @@ def load(
         raise UserError(f"dataset.name {name} is not known: {expected}")
     if not 0 <= max_bad <= 1:
         raise UserError(f"dataset.max_bad is {max_bad}, expected a share between 0 and 1")
-    if path is not None and name in _ARRAYS:
+    if path and name in _ARRAYS:
         raise UserError(f"dataset.path is for folders of images; {name} is found below DATA_ROOT")
     root = download.data_root(root)
     size = tuple(size) if isinstance(size, list) else size
     if name in _ARRAYS:
         return _load_arrays(name, split, root, size)
-    if path is not None:
+    if path:
         return _load_folders([Path(path).expanduser() / split], size, max_bad)
     if name == "folder":
         raise UserError("dataset.name folder needs dataset.path, the folder of images")

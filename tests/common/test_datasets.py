@@ -324,6 +324,7 @@ def test_the_checksum_sees_one_pixel_and_one_label(root):
         (("mnist", "validation"), {}, "'validation', expected train, test, all"),
         (("mnist",), {"path": "photos"}, "dataset.path is for folders"),
         (("folder",), {}, "needs dataset.path"),
+        (("folder",), {"path": ""}, "needs dataset.path"),
         (("digits",), {"max_bad": float("nan")}, "dataset.max_bad"),
         (("digits",), {"max_bad": 1.5}, "dataset.max_bad"),
         (("instagram",), {}, "dataset.split names the collection"),
