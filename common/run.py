@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -306,7 +307,7 @@ class Run:
                         raise ValueError(f"{name} is not what was saved")
                 progress = json.loads((path / "progress.json").read_text())
                 return Checkpoint(path, int(path.name), progress)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, AttributeError) as error:
                 log.warning("%s is damaged, looking for the one before: %s", path, error)
         if self._paths():
             raise UserError(f"no intact checkpoint, {self._paths()[-1]} is damaged: train anew")
@@ -415,4 +416,7 @@ def _visdom(port: int, env: str) -> Any:
             answer.raise_for_status()
             return answer.text
 
-    return Client(port=port, env=env, raise_exceptions=True, use_incoming_socket=False)
+    logging.getLogger("visdom").setLevel(logging.ERROR)  # it warns of what it does without
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Client(port=port, env=env, raise_exceptions=True, use_incoming_socket=False)
