@@ -24,8 +24,8 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PAPERS = sorted(path for suffix in ("torch", "tf") for path in ROOT.glob(f"*_{suffix}"))
 FOLDERS = [*PAPERS, *(ROOT / name for name in ("common", "tests", "benchmarks", ".ci"))]
-FILES = [path for path in ROOT.iterdir() if path.is_file() and path.name != ".git"]
-FILES += [ROOT / "data" / name for name in ("README.md", "sources.yml")]
+AT_ROOT = "README.md CHANGELOG.md LICENSE Makefile pyproject.toml constraints.txt .gitignore"
+FILES = [ROOT / name for name in (*AT_ROOT.split(), "data/README.md", "data/sources.yml")]
 FILES += [
     path
     for folder in FOLDERS
