@@ -85,20 +85,20 @@ class Run:
                 suffix += 1
                 path = first.with_name(f"{first.name}_{suffix}")
             _replace(path / "config.yml", yaml.safe_dump(config, sort_keys=False))
+            run = cls(path, config, {})
+            run._is_empty = True
+            run.note(
+                argv=sys.argv,
+                tag=tag,
+                year=now.year,  # the folder's name has month and day
+                date=now.isoformat(timespec="seconds"),
+                git=_git(paper),
+                device=None,
+                seconds=0.0,
+                status="running",
+            )
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror}") from None
-        run = cls(path, config, {})
-        run._is_empty = True
-        run.note(
-            argv=sys.argv,
-            tag=tag,
-            year=now.year,  # the folder's name has month and day
-            date=now.isoformat(timespec="seconds"),
-            git=_git(paper),
-            device=None,
-            seconds=0.0,
-            status="running",
-        )
         return run
 
     @classmethod
@@ -113,12 +113,14 @@ class Run:
         return cls(path.resolve(), read_yaml(path / "config.yml"), meta)
 
     def __enter__(self) -> "Run":
-        self._lock = open(self.path / ".lock", "w")
         try:
+            self._lock = open(self.path / ".lock", "w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with its process
         except BlockingIOError:
             self._lock.close()
             raise UserError(f"another process is training in {self.path}") from None
+        except OSError as error:
+            raise UserError(f"cannot write in {self.path}: {error.strerror}") from None
         self._seconds_before, self._began = self.meta["seconds"], time.perf_counter()
         self._handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
         self._handler.setFormatter(LOG_FORMAT)
@@ -410,9 +412,8 @@ def _visdom(port: int, env: str) -> Any:
 
     class Client(Visdom):
         def _handle_post(self, url: str, data: Any = None) -> str:
-            answer = self.session.post(
-                url, data=data or {}, timeout=2
-            )  # by itself it would wait for ever
+            # by itself it would wait for ever
+            answer = self.session.post(url, data=data or {}, timeout=2)
             answer.raise_for_status()
             return answer.text
 

@@ -284,7 +284,7 @@ def test_open_run_refuses_what_is_no_run_of_this_paper(start, paper, monkeypatch
 def script(tmp_path, body, *argv, tail=""):
     path = tmp_path / "script.py"
     path.write_text(
-        f"import os, signal, sys\nsys.path[0] = {str(ROOT)!r}\n"
+        f"import multiprocessing, os, signal, sys\nsys.path[0] = {str(ROOT)!r}\n"
         f"from common import UserError, cli\ndef main():\n    {body}\ncli.main(main)\n"
     )
     command = f"set -o pipefail; '{sys.executable}' '{path}' {' '.join(argv)} {tail}"
@@ -307,6 +307,16 @@ def test_a_signal_is_one_line(tmp_path, name, code):
     answer = script(tmp_path, f"os.kill(os.getpid(), signal.{name})")
     assert answer.returncode == code
     assert answer.stderr.count("\n") == 1 and name in answer.stderr
+
+
+def test_worker_processes_can_be_ended(tmp_path):
+    body = (
+        "signal.signal(signal.SIGTERM, lambda *_: None)  # as a training loop does\n"
+        "    fork = multiprocessing.get_context('fork'); up = fork.Event()\n"
+        "    worker = fork.Process(target=lambda: (up.set(), signal.pause())); worker.start()\n"
+        "    up.wait(); worker.terminate(); worker.join(); print(worker.exitcode)"
+    )
+    assert script(tmp_path, body).stdout == "-15\n"
 
 
 @pytest.mark.parametrize("n", [1, 100_000])  # within, and beyond what is buffered

@@ -292,6 +292,12 @@ def test_two_processes_do_not_train_in_one_folder(run):
         pass
 
 
+def test_a_run_folder_that_cannot_be_written_is_refused(run):
+    (run.path / ".lock").mkdir()
+    with pytest.raises(UserError, match="cannot write"), run:
+        pass
+
+
 def test_metrics_are_plain_json_lines(run):
     values = {"loss": np.float32(0.5), "epoch": 1, "proportion/0": 0.25, "n": np.arange(2)}
     run.log("train", 3, **values)
