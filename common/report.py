@@ -32,15 +32,8 @@ PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 BUDGET = 10_000_000  # bytes of pictures in one report; base64 makes them a third longer
 MAX_WIDTH, MAX_POINTS, MAX_CELLS, MAX_CLUSTERS = 1600, 500, 40, 200
 SCORE_NAMES = {"acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI"}
-SHOWN = {
-    "argv",
-    "status",
-    "date",
-    "year",
-    "tag",
-    "seconds",
-    "pid",
-}  # of meta.json, in the head already
+# of meta.json, what the head of the page says already
+SHOWN = {"argv", "status", "date", "year", "tag", "seconds", "pid"}
 STRIPS = ["prototype", "closest", "random", "furthest", "average"]
 
 
@@ -123,6 +116,7 @@ def _write(path: Path, template: str, **context: object) -> Path:
         half.write_text(html, encoding="utf-8", errors="replace")
         half.replace(path)
     except OSError as error:
+        half.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
     return path
 
@@ -178,7 +172,8 @@ def _predictions(path: Path) -> dict[str, np.ndarray]:
 
 def _head(run: Path) -> dict:
     meta, config = _json(run / "meta.json"), _yaml(run / "config.yml")
-    paper = run.parents[2] if run.parents[1].name == "runs" else run.parent
+    runs = run.parent.parent
+    paper = runs.parent if runs.name == "runs" else run.parent
     title = next((line for line in _text(paper / "README.md").splitlines() if line.strip()), "")
     training = config.get("training")
     seed = training.get("seed") if isinstance(training, dict) else None
@@ -311,10 +306,10 @@ def _data_uri(data: bytes, kind: str) -> str:
 
 def _thumbnail(run: Path) -> str:
     """The run's first picture, 128 pixels high at most; the first frame of an animation."""
-    paths = _pictures_in(run / "images", _json(run / "images" / "captions.json"))
     try:
-        array = images.load(next(iter(paths)))
-    except (StopIteration, UserError):
+        captions = _json(run / "images" / "captions.json")
+        array = images.load(_pictures_in(run / "images", captions)[0])
+    except (IndexError, UserError):
         return ""
     h, w = array.shape[:2]
     shrink = min(1, 128 / h, 256 / w)
@@ -437,7 +432,6 @@ def _confusion(predictions: dict[str, np.ndarray]) -> dict | None:
             }
             for row in kept
         ],
-        "hidden": (len(labels) - len(kept), len(clusters) - len(order)),
         "n_classes": len(labels),
         "n_clusters": len(clusters),
     }

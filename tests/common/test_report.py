@@ -300,7 +300,7 @@ def test_a_large_confusion_matrix_is_cut_to_40_by_40_and_says_so(run):
     np.savez(run / "predictions.npz", clusters=clusters, labels=clusters[::-1] // 2)
     page = Page(report.write_report(run))
     assert [len(row) for row in cells(page)] == [41] * 41
-    assert "Shown are 40 of 50 classes (the largest) and 40 of 100 clusters." in page.text
+    assert "Of 50 classes the 40 largest are shown. Of 100 clusters 40 are shown." in page.text
 
 
 def test_curves_have_one_chart_a_quantity_and_split_and_few_points(run):
@@ -335,6 +335,13 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         report.write_report(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         report.write_report(tmp_path / "absent")
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(run):
+    (run / "report.html").mkdir()
+    with pytest.raises(UserError, match="report.html cannot be written"):
+        report.write_report(run)
+    assert not list(run.glob(".report*"))
 
 
 def test_the_index_lists_every_run_with_scores_baseline_and_link(run):
