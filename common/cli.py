@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import errno
 import inspect
 import json
 import logging
@@ -44,6 +45,11 @@ def main(function: Callable[[], object]) -> None:
         if not _reader_is_gone():
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        sys.stderr.write(f"error: {error}: make room; a run in training goes on with --resume\n")
+        sys.exit(2)
 
 
 def _reader_is_gone() -> bool:
@@ -67,7 +73,7 @@ def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[A
     paper = Path(file).resolve().parent
     parser = _Parser(f"Train {paper.name} into a new run folder.")
     parser.add("--config", metavar="FILE", help=f"name in configs/ or path; default {default}")
-    parser.add("--tag", help="ends the name of the run folder; default default")
+    parser.add("--tag", help='ends the name of the run folder; default "default"')
     parser.add("--resume", metavar="RUN", help="go on with this run folder")
     parser.add_config(config_class)
     own, given = parser.read(sys.argv[1:])
@@ -92,7 +98,7 @@ def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any
         kept = (saved | run.meta).get(key)
         if value != kept:
             raise UserError(f"--{key} {value}: the resumed run has {kept} and keeps it")
-    if run.meta["status"] == "done":
+    if run.meta.get("status") == "done":
         raise UserError(f"{run.path} is already finished; without --resume a new run starts")
     return cfg, run
 

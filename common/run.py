@@ -121,7 +121,8 @@ class Run:
             raise UserError(f"another process is training in {self.path}") from None
         except OSError as error:
             raise UserError(f"cannot write in {self.path}: {error.strerror}") from None
-        self._seconds_before, self._began = self.meta["seconds"], time.perf_counter()
+        self._seconds_before = self.meta.get("seconds", 0.0)
+        self._began = time.perf_counter()
         self._handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
         self._handler.setFormatter(LOG_FORMAT)
         logging.getLogger().addHandler(self._handler)

@@ -297,6 +297,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert answer.stderr == "error: a is b: run c\n"
 
 
+def test_a_full_disk_is_one_line_and_exit_code_2(tmp_path):
+    answer = script(tmp_path, "open('/dev/full', 'w', buffering=1).write('x\\n')")
+    assert answer.returncode == 2 and answer.stderr.startswith("error: ")
+    assert "No space left" in answer.stderr and answer.stderr.count("\n") == 1
+
+
 def test_a_bug_keeps_its_traceback(tmp_path):
     answer = script(tmp_path, "[][1]")
     assert answer.returncode == 1 and "IndexError" in answer.stderr
