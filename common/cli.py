@@ -159,7 +159,7 @@ class _Parser:
             comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(cls), re.M))
             for key, hint in get_type_hints(cls).items():
                 self.hints[f"{section}.{key}"] = hint
-                text = f"{comments.get(key, '')}; default {getattr(cls(), key)}".lstrip("; ")
+                text = f"{comments.get(key, '')}; default {getattr(cls(), key)!r}".lstrip("; ")
                 self.add(f"--{section}.{key}", type=hint, help=text)
 
     def read(self, argv: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -342,5 +342,5 @@ def test_help_shows_every_key_with_its_comment_and_default(start, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert stop.value.code == 0
     assert "--training.lr LR 100 % of the step size; default 0.001" in text
-    assert "--dataset.name NAME which images; default digits" in text
+    assert "--dataset.name NAME which images; default 'digits'" in text
     assert "--model.parts" in text and "--resume" in text
