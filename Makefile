@@ -50,7 +50,8 @@ help:
 
 # One stamp for each set of extras: pip runs again when a version changes, else setting up is instant.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Setting up .venv with [$*], once. PyTorch is about 3 GB to download, some 5 to 15 minutes." >&2
+	@case $* in dev) cost="200 MB, a minute or two";; *) cost="PyTorch alone is 3 GB, 4 to 15 minutes";; esac; \
+	    echo "Setting up .venv with [$*], once ($$cost) ..." >&2
 	@.venv/bin/python -m pip install -c constraints.txt -e '.[$*]' >&2
 	@touch $@
 
@@ -73,7 +74,7 @@ test: setup
 	    echo "== $$suite"; \
 	    .venv/bin/python -m pytest $$suite | tee "$$lines.suite"; \
 	    if [ "$${PIPESTATUS[0]}" -ne 0 ]; then failed=1; fi; \
-	    echo "$$(tail -n 1 "$$lines.suite") $$suite" >>"$$lines"; \
+	    { echo "$$suite"; tail -n 1 "$$lines.suite"; } >>"$$lines"; \
 	done; \
 	echo; cat "$$lines"; rm "$$lines" "$$lines.suite"; exit $$failed
 
