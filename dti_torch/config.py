@@ -1,0 +1,103 @@
+"""Every knob of DTI clustering; the shipped experiments are in configs/."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Transformation = Literal["identity", "color", "affine", "projective", "tps", "morpho"]
+Encoder = Literal[
+    "strided", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+    "resnet18", "resnet34", "resnet50",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str = "digits"  # a name in data/sources.yml, or "folder" with `path`
+    path: str | None = None  # folder of images, flat or one sub-folder a class
+    split: str = ""  # "train", "test", ...; a collection's tag; empty: the whole set
+    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
+    size: int | None = None  # pixels, square; photos are resized and cropped at the centre
+    n_images: int | None = None  # a fixed random subset; paper's mnist_1k: 1000
+    colorize: bool = False  # random foreground and background colours: the paper's mnist_color
+    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+
+
+@dataclass(frozen=True)
+class Model:
+    name: Literal["dtikmeans", "dtigmm"] = "dtikmeans"
+    n_prototypes: int = 10
+    init: Literal["sample", "kmeans", "soup", "constant"] = "sample"
+    init_value: float = 0.5  # gray level of `constant`
+    encoder: Encoder = "resnet20"
+    transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
+    # when transformations 2, 3, ... start: epochs, or below 1 a share of the training; empty: at once
+    curriculum: tuple[float, ...] = ()
+    grid_size: int = 4  # tps: control points a side
+    kernel_size: int = 7  # morpho: pixels a side, odd
+    padding: Literal["border", "zeros"] = "border"  # what a warp reads outside the prototype
+    gaussian_weights_std: float | None = None  # pixels; weighs the centre of the image higher
+    empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
+    reassign_empty: bool = True  # overwrite empty clusters by the largest one
+    sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance
+    var_min: float = 0.0625  # gmm: smallest variance
+    legacy: bool = False  # the authors' tps, projective and morpho, whose identity is none
+
+    def __post_init__(self) -> None:
+        _require(self.n_prototypes >= 1, "model.n_prototypes", self.n_prototypes, "1 or more")
+        _require(len(self.transformations) > 0, "model.transformations", "[]", "one or more")
+        n_switches = len(self.transformations) - 1
+        _require(
+            not self.curriculum or len(self.curriculum) == n_switches,
+            "model.curriculum", self.curriculum, f"{n_switches} epochs, one a transformation after the first",
+        )  # fmt: skip
+        _require(
+            list(self.curriculum) == sorted(self.curriculum) and min(self.curriculum, default=0) >= 0,
+            "model.curriculum", self.curriculum, "epochs in rising order",
+        )  # fmt: skip
+        _require(self.grid_size >= 2, "model.grid_size", self.grid_size, "2 or more")
+        _require(
+            self.kernel_size % 2 == 1 and self.kernel_size > 0,
+            "model.kernel_size",
+            self.kernel_size,
+            "odd",
+        )
+        _require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
+
+    def starts(self, n_epochs: int) -> list[float]:
+        """The curriculum in epochs."""
+        return [start * n_epochs if 0 < start < 1 else start for start in self.curriculum]
+
+
+@dataclass(frozen=True)
+class Training:
+    seed: int = 0
+    lr: float = 1e-3
+    batch_size: int = 128
+    n_epochs: int = 40
+    n_restarts: int = 1  # train this many seeds and keep the lowest loss
+    weight_decay: float = 1e-6  # of the encoder and regressors, not of the prototypes
+    milestones: tuple[int, ...] = ()  # epochs when the learning rate is multiplied by `gamma`
+    gamma: float = 0.1
+    check_interval: int = 50  # steps between looks for empty clusters
+    precision: Literal["auto", "float32", "bfloat16"] = (
+        "auto"  # of the encoder; auto: what is fast here
+    )
+    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
+        _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "1 or more")
+        _require(self.n_epochs >= 1, "training.n_epochs", self.n_epochs, "1 or more")
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+
+
+def _require(holds: bool, key: str, found: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} is {found}: expected {expected}")

@@ -1,0 +1,86 @@
+"""Scores the clusters of a run: python dti_torch/evaluate.py RUN"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import csv
+import logging
+
+import numpy as np
+
+from common import UserError, cli, metrics
+from common.run import Run
+from dti_torch.config import Config
+
+log = logging.getLogger("dti_torch.evaluate")
+
+PROTOCOL = (
+    "All images, in evaluation mode. Accuracy is one-to-one by the Hungarian method, whatever the number of "
+    "clusters; NMI has the arithmetic mean; loss is the mean distance to the nearest prototype."
+)
+
+
+def main() -> None:
+    cfg, run, _ = cli.open_run(Config, __file__, "Score the clusters of a run.")
+    try:
+        predictions = dict(np.load(run.path / "predictions.npz", allow_pickle=False))
+    except (OSError, ValueError):
+        raise UserError(
+            f"{run.path} has no readable predictions.npz: run pred.py on it first"
+        ) from None
+    scores = evaluate(predictions)
+    baseline = run.path / "baseline.npz"
+    if "labels" in predictions and baseline.exists():
+        clusters = np.load(baseline)["clusters"]
+        scores["baseline"] = {"name": "k-means on pixels"} | agreement(
+            predictions["labels"], clusters
+        )
+        scores |= published(cfg)
+    run.write_json("scores.json", scores | {"protocol": PROTOCOL})
+    log.info(
+        ", ".join(
+            f"{name} {value:.4g}" for name, value in scores.items() if not isinstance(value, dict)
+        )
+    )
+
+
+def evaluate(predictions: dict[str, np.ndarray]) -> dict:
+    """clusters (n,), distances (n, k) and perhaps labels (n,) -> the scores that they allow"""
+    scores: dict = {}
+    if "labels" in predictions:
+        scores |= agreement(predictions["labels"], predictions["clusters"])
+    sizes = np.bincount(predictions["clusters"], minlength=predictions["distances"].shape[1])
+    scores["loss"] = float(predictions["distances"].min(axis=1).mean())
+    scores["n"] = len(predictions["clusters"])
+    scores["n_empty_clusters"] = int((sizes == 0).sum())
+    return scores
+
+
+def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Accuracy, NMI, adjusted Rand index and purity of clusters (n,) given labels (n,)."""
+    return {
+        "acc": metrics.clustering_accuracy(labels, clusters),
+        "nmi": metrics.nmi(labels, clusters),
+        "ari": metrics.adjusted_rand(labels, clusters),
+        "purity": metrics.purity(labels, clusters),
+    }
+
+
+def published(cfg: Config) -> dict[str, dict]:
+    """The published accuracy on this data set, from results.csv, if there is one."""
+    with open(Path(__file__).with_name("results.csv"), newline="") as file:
+        for row in csv.DictReader(file):
+            if (
+                row["seed"] == "published"
+                and row["metric"] == "acc"
+                and row["config"] == cfg.dataset.name
+            ):
+                return {"published": {"name": row["machine"], "acc": float(row["value"])}}
+    return {}
+
+
+if __name__ == "__main__":
+    cli.main(main)

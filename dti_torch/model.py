@@ -1,0 +1,181 @@
+"""Prototypes in pixel space, each with its own predictors of how to move to meet an image (Monnier et al. 2020).
+
+The loss of an image only depends on the prototypes that win it. So all prototypes are moved without a
+gradient, the winners are picked, and the winners alone are moved again with one. For K-means that is exact:
+the other distances have no part in the loss. For the GMM a pair counts from a responsibility of 1e-6 on.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common import UserError
+from dti_torch import config, encoder, loss, transformer
+
+MIN_RESPONSIBILITY = 1e-6
+CHUNK = 4_000_000  # values of moved prototypes held at once: memory does not grow with their number
+
+
+def build(cfg: config.Model, prototypes: Tensor) -> "DTI":
+    """The untrained model that starts from prototypes (k, c, h, w) in [0, 1]."""
+    return DTI(cfg, prototypes)
+
+
+def load(net: "DTI", path: Path) -> None:
+    """Loads the weights of a checkpoint; raises UserError with the first difference if they are of another model."""
+    weights = load_file(path)
+    own = net.state_dict()
+    for name in sorted(own.keys() | weights.keys()):
+        found, expected = (tuple(w[name].shape) if name in w else "absent" for w in (weights, own))
+        if found != expected:
+            raise UserError(
+                f"{path} is of another model: {name} is {found}, the config expects {expected}"
+            )
+    net.load_state_dict(weights)
+
+
+def saved_prototypes(path: Path) -> Tensor:
+    """The prototypes (k, c, h, w) of a checkpoint: the shapes that `build` needs."""
+    return load_file(path)["prototypes"]
+
+
+def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """What the encoder computes in; "auto" is bfloat16 where the processor has it, else float32."""
+    if precision != "auto":
+        return getattr(torch, precision)
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known = torch.cpu.get_capabilities()
+        fast = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+class DTI(nn.Module):
+    def __init__(self, cfg: config.Model, prototypes: Tensor):
+        super().__init__()
+        n_prototypes, *shape = prototypes.shape
+        self.n_active = 1  # transformations that are on; the curriculum raises it
+        self.min_responsibility = MIN_RESPONSIBILITY
+        self.encoder_dtype = torch.float32
+        self.prototypes = nn.Parameter(prototypes.clone())
+        self.is_mixture = cfg.name == "dtigmm"
+        if self.is_mixture:
+            self.sigmas = nn.Parameter(torch.full_like(prototypes, cfg.sigma_init))
+            self.mixing_logits = nn.Parameter(torch.ones(n_prototypes))
+            self.var_min = cfg.var_min
+        self.encoder = encoder.build(cfg.encoder, tuple(shape)).to(
+            memory_format=torch.channels_last
+        )
+        with torch.no_grad():
+            n_features = self.encoder.eval()(torch.zeros(1, *shape)).shape[1]
+        self.train()
+        self.transformations = transformer.build(cfg, tuple(shape))
+        self.regressors = nn.ModuleList(
+            transformer.Regressors(n_prototypes, n_features, t.n_parameters)
+            for t in self.transformations
+        )
+        weights = torch.ones(shape[1:])
+        if cfg.gaussian_weights_std:
+            weights = loss.gaussian_pixel_weights(*shape[1:], cfg.gaussian_weights_std)
+        self.register_buffer("pixel_weights", weights, persistent=False)
+
+    def predict_parameters(self, images: Tensor) -> list[Tensor]:
+        """images (b, c, h, w) -> for each active transformation (k, b, p).
+
+        While only transformations without parameters are active, the encoder does not run.
+        """
+        active = range(self.n_active)
+        if not any(self.transformations[i].n_parameters for i in active):
+            return [images.new_zeros(len(self.prototypes), len(images), 0) for _ in active]
+        with torch.autocast(
+            images.device.type, self.encoder_dtype, self.encoder_dtype != torch.float32
+        ):
+            features = self.encoder(images.contiguous(memory_format=torch.channels_last))
+        return [self.regressors[i](features.float()) for i in active]
+
+    def move(self, prototypes: Tensor, parameters: list[Tensor]) -> Tensor:
+        """prototypes (n, 1, c, h, w), parameters (n, m, p) of the active ones -> (n, m or 1, c, h, w)"""
+        for transformation, values in zip(self.transformations, parameters, strict=False):
+            prototypes = transformation(prototypes, values)
+        return prototypes
+
+    def move_sigmas(self, sigmas: Tensor, parameters: list[Tensor]) -> Tensor:
+        """As `move`, through the spatial transformations only: a spread has no colour."""
+        for transformation, values in zip(self.transformations, parameters, strict=False):
+            if transformation.spatial:
+                sigmas = transformation(sigmas, values)
+        return sigmas
+
+    def pair_distances(self, images: Tensor, prototype: Tensor, parameters: list[Tensor]) -> Tensor:
+        """Distances of images (..., c, h, w) to the prototypes (n,) moved by parameters (n, m, p) -> (n, m)."""
+        moved = self.move(_rows(self.prototypes, prototype)[:, None], parameters)
+        if not self.is_mixture:
+            return loss.prototype_distances(images, moved, self.pixel_weights)
+        sigmas = self.move_sigmas(_rows(self.sigmas, prototype)[:, None], parameters)
+        return loss.negative_log_likelihood(
+            images, moved, self.variances(sigmas), self.pixel_weights
+        )
+
+    def variances(self, sigmas: Tensor) -> Tensor:
+        return sigmas.square() + self.var_min
+
+    @torch.no_grad()
+    def all_distances(self, images: Tensor, parameters: list[Tensor]) -> Tensor:
+        """Distances of every image to every prototype, without a gradient -> (b, k)."""
+        n_at_once = max(1, CHUNK // images.numel())
+        chunks = torch.arange(len(self.prototypes), device=images.device).split(n_at_once)
+        rows = [
+            self.pair_distances(images, chunk, [p[chunk] for p in parameters]) for chunk in chunks
+        ]
+        return torch.cat(rows).T
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (b, c, h, w) -> (b, k): mean squared error; for the GMM -log of mixing weight times likelihood, in nats."""
+        distances = self.all_distances(images, self.predict_parameters(images))
+        return distances - self.mixing_logits.log_softmax(0) if self.is_mixture else distances
+
+    @torch.no_grad()
+    def moved(self, images: Tensor) -> Tensor:
+        """images (b, c, h, w) -> every prototype moved to meet every image (b, k, c, h, w)"""
+        moved = self.move(self.prototypes[:, None], self.predict_parameters(images))
+        return moved.expand(-1, len(images), -1, -1, -1).transpose(0, 1)
+
+    @torch.no_grad()
+    def align(self, images: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (b, c, h, w) moved back to their prototype (b,), and the prototype moved to them."""
+        index = torch.arange(len(images), device=images.device)
+        parameters = [p[prototype, index][:, None] for p in self.predict_parameters(images)]
+        moved = self.move(self.prototypes[prototype][:, None], parameters)
+        back = images[:, None]
+        for transformation, values in reversed(
+            list(zip(self.transformations, parameters, strict=False))
+        ):
+            back = transformation.inverse(back, values)
+        return back[:, 0], moved[:, 0]
+
+    def loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images (b, c, h, w) -> the loss, a scalar with a gradient, and the winners (b,)."""
+        parameters = self.predict_parameters(images)
+        distances = self.all_distances(images, [p.detach() for p in parameters])
+        winners = distances.argmin(1)
+        if not self.is_mixture:
+            image, prototype = torch.arange(len(images), device=images.device), winners
+        else:
+            gammas = loss.responsibilities(distances, self.mixing_logits.detach())
+            image, prototype = torch.nonzero(gammas > self.min_responsibility, as_tuple=True)
+        pairs = self.pair_distances(
+            images[image][:, None], prototype, [p[prototype, image][:, None] for p in parameters]
+        )[:, 0]
+        if not self.is_mixture:
+            return pairs.mean(), winners
+        expected = (gammas[image, prototype] * pairs).sum() / len(images)
+        return expected - (gammas @ self.mixing_logits.log_softmax(0)).mean(), winners
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """values[index], with a gradient that is summed in the same order every time."""
+    return F.embedding(index, values.flatten(1)).unflatten(1, values.shape[1:])

@@ -1,0 +1,276 @@
+"""The transformations that move a prototype towards an image, and the networks that predict their parameters.
+
+Monnier et al. 2020, section 3.2. Every transformation takes images (n, m, c, h, w) and parameters
+(n, m, p); images may have m = 1 for "the same image m times". Parameters are offsets from the identity:
+zeros change nothing. Coordinates are those of `torch.nn.functional.grid_sample`: x then y in [-1, 1],
+outer pixel edges at -1 and 1 (align_corners=False).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dti_torch import config
+
+
+def build(cfg: config.Model, shape: tuple[int, int, int]) -> nn.ModuleList:
+    """The transformations that `cfg` names, in order, for prototypes of `shape` (c, h, w)."""
+    kinds = {
+        "identity": Identity,
+        "color": Color,
+        "affine": Affine,
+        "projective": Projective,
+        "tps": ThinPlateSpline,
+        "morpho": Morphology,
+    }
+    return nn.ModuleList(kinds[name](cfg, shape) for name in cfg.transformations)
+
+
+class Identity(nn.Module):
+    n_parameters = 0
+    spatial = False
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return images
+
+    inverse = forward
+
+
+class Color(nn.Module):
+    """A gain and a bias for each channel."""
+
+    spatial = False
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+        self.n_parameters = 2 * shape[0]
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        gain, bias = parameters[..., None, None].chunk(2, dim=2)  # (n, m, c, 1, 1)
+        return images * (1 + gain) + bias
+
+    def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
+        gain, bias = parameters[..., None, None].chunk(2, dim=2)
+        return (images - bias) / _away_from_zero(1 + gain)
+
+
+class Affine(nn.Module):
+    """A 2 x 3 matrix that takes every pixel to where it reads the prototype."""
+
+    n_parameters = 6
+    spatial = True
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+        self.padding = cfg.padding
+        centres = _pixel_centres(*shape[1:])
+        self.register_buffer("start", centres.flatten(), persistent=False)
+        self.register_buffer(
+            "basis", _per_axis(_homogeneous(centres)).flatten(0, 1), persistent=False
+        )
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return warp(images, _linear_grid(self.start, self.basis, parameters), self.padding)
+
+    def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
+        unit = torch.eye(3, device=parameters.device)
+        matrix = F.pad(parameters.unflatten(-1, (2, 3)), (0, 0, 0, 1)) + unit
+        return self(images, (torch.linalg.pinv(matrix) - unit)[..., :2, :].flatten(-2))
+
+
+class Projective(nn.Module):
+    """A 3 x 3 homography between pixels and where they read the prototype."""
+
+    n_parameters = 9
+    spatial = True
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+        self.padding = cfg.padding
+        centres = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centres(*shape[1:])
+        self.register_buffer("points", _homogeneous(centres), persistent=False)
+        self.register_buffer("unit", torch.eye(3), persistent=False)
+
+    def matrix(self, parameters: Tensor) -> Tensor:
+        return self.unit + parameters.unflatten(-1, (3, 3))
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return warp(images, self._project(self.matrix(parameters)), self.padding)
+
+    def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return warp(images, self._project(torch.linalg.pinv(self.matrix(parameters))), self.padding)
+
+    def _project(self, matrix: Tensor) -> Tensor:
+        moved = self.points @ matrix.mT  # (n, m, hw, 3)
+        return moved[..., :2] / _away_from_zero(moved[..., 2:])
+
+
+class ThinPlateSpline(nn.Module):
+    """The smoothest warp that moves each point of a square lattice by its offset (Bookstein 1989).
+
+    The displacement is linear in the offsets, so the spline's system is solved once, here.
+    """
+
+    spatial = True
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+        self.padding = cfg.padding
+        self.n_parameters = 2 * cfg.grid_size**2
+        centres = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centres(*shape[1:])
+        lattice = _corner_aligned(cfg.grid_size, cfg.grid_size).double()  # (g^2, 2)
+        n = len(lattice)
+        system = torch.zeros(n + 3, n + 3, dtype=torch.double)
+        system[:n, :n] = _radial(lattice, lattice)
+        system[:n, n:] = _homogeneous(lattice)
+        system[n:, :n] = _homogeneous(lattice).T
+        rows = torch.cat(
+            [_radial(centres.double(), lattice), _homogeneous(centres.double())], dim=1
+        )
+        spline = (rows @ torch.linalg.inv(system)[:, :n]).float()  # (hw, g^2)
+        basis = _per_axis(spline).transpose(0, 1).flatten(0, 1)  # rows: x, y of each point
+        self.register_buffer("start", centres.flatten(), persistent=False)
+        self.register_buffer("basis", basis, persistent=False)
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return warp(images, _linear_grid(self.start, self.basis, parameters), self.padding)
+
+    def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """The spline of the negative offsets: the inverse to first order."""
+        return self(images, -parameters)
+
+
+class Morphology(nn.Module):
+    """Soft dilation (positive slope) or erosion (negative) in a learned window.
+
+    out_i = sum_j w_j e^(s x_j) x_j / sum_j w_j e^(s x_j), over a kernel around i, zeros outside the image.
+    Parameters: s, then a window logit for each pixel of the kernel.
+    """
+
+    spatial = False
+    OPEN, SHUT = 5.0, -5.0  # window logits of the centre and of the others before training
+    MIN_EXPONENT = -60.0  # keeps the denominator above zero in float32
+
+    def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
+        super().__init__()
+        self.legacy = cfg.legacy
+        self.kernel_size = cfg.kernel_size
+        self.n_parameters = 1 + cfg.kernel_size**2
+        logits = torch.full((cfg.kernel_size**2,), self.SHUT)
+        logits[cfg.kernel_size**2 // 2] = self.OPEN
+        self.register_buffer("logits", logits, persistent=False)
+
+    def window(self, parameters: Tensor) -> Tensor:
+        """parameters (n, m, 1 + s^2) -> weights (n, m, s^2), one at the centre and zeros for the identity.
+
+        The authors' sigmoid(-5) leaves a quarter of the weight of a 7 x 7 kernel off the centre: a blur. We
+        take that floor away; the slope of the sigmoid, and so the pace of learning, stays.
+        """
+        weights = torch.sigmoid(self.logits + parameters[..., 1:])
+        if self.legacy:
+            return weights
+        return (weights - torch.sigmoid(torch.tensor(self.SHUT))).clamp(min=0)
+
+    def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
+        k = self.kernel_size
+        n, m = parameters.shape[:2]
+        images = images.expand(n, m, *images.shape[2:])
+        c, h, w = images.shape[2:]
+        padded = F.pad(images, (k // 2,) * 4)
+        exponent = padded * parameters[..., :1, None, None]
+        weighted = (
+            (exponent - exponent.amax((2, 3, 4), keepdim=True)).clamp(min=self.MIN_EXPONENT).exp()
+        )
+        both = torch.stack([weighted * padded, weighted]).reshape(1, -1, h + k - 1, w + k - 1)
+        window = self.window(parameters).reshape(-1, 1, k, k)  # (nm, 1, k, k)
+        window = window.repeat_interleave(c, 0).repeat(2, 1, 1, 1)
+        top, bottom = F.conv2d(both, window, groups=len(window)).view(2, n, m, c, h, w)
+        return top / bottom
+
+    def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Morphology loses detail and has no inverse: the images, unchanged."""
+        return images
+
+
+class Regressors(nn.Module):
+    """For every prototype an MLP from features over 128 and 128 units to parameters, stacked.
+
+    The last layer starts at zero, so that every transformation starts as the identity. Prototypes do not
+    share them: that costs 4 points of accuracy (arXiv 2604.19480).
+    """
+
+    def __init__(self, n_prototypes: int, n_features: int, n_parameters: int, n_hidden: int = 128):
+        super().__init__()
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for n_in, n_out, start in (
+            (n_features, n_hidden, n_features**-0.5),
+            (n_hidden, n_hidden, n_hidden**-0.5),
+            (n_hidden, n_parameters, 0.0),
+        ):
+            self.weights.append(
+                nn.init.uniform_(torch.empty(n_prototypes, n_in, n_out), -start, start)
+            )
+            self.biases.append(nn.init.uniform_(torch.empty(n_prototypes, 1, n_out), -start, start))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """features (b, f) -> parameters (k, b, p)"""
+        x = features.expand(len(self.weights[0]), -1, -1)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.baddbmm(bias, x.relu() if i else x, weight)
+        return x
+
+
+def warp(images: Tensor, grid: Tensor, padding: str) -> Tensor:
+    """Reads images (n, m or 1, c, h, w) bilinearly at grid (n, m, hw, 2) -> (n, m, c, h, w)."""
+    n, m = grid.shape[:2]
+    c, h, w = images.shape[2:]
+    if images.shape[1] == 1:  # one tall grid an image: no copy of the image for each of the m
+        out = F.grid_sample(images[:, 0], grid.reshape(n, m * h, w, 2), "bilinear", padding, False)
+        return out.view(n, c, m, h, w).transpose(1, 2)
+    out = F.grid_sample(images.flatten(0, 1), grid.view(n * m, h, w, 2), "bilinear", padding, False)
+    return out.view(n, m, c, h, w)
+
+
+def _linear_grid(start: Tensor, basis: Tensor, parameters: Tensor) -> Tensor:
+    """start (2 hw) + parameters (n, m, p) @ basis (p, 2 hw) -> (n, m, hw, 2): one product for all n m grids."""
+    grid = torch.addmm(start, parameters.flatten(0, 1), basis)
+    return grid.view(*parameters.shape[:2], -1, 2)
+
+
+def _per_axis(values: Tensor) -> Tensor:
+    """values (hw, p) -> (2, p, 2 hw): the first half moves x and leaves y, the second the reverse."""
+    basis = values.new_zeros(2, values.shape[1], len(values), 2)
+    basis[0, :, :, 0] = basis[1, :, :, 1] = values.T
+    return basis.flatten(2)
+
+
+def _homogeneous(points: Tensor) -> Tensor:
+    """(n, 2) -> (n, 3) with ones"""
+    return F.pad(points, (0, 1), value=1.0)
+
+
+def _pixel_centres(h: int, w: int) -> Tensor:
+    return _lattice((torch.arange(h) * 2 + 1) / h - 1, (torch.arange(w) * 2 + 1) / w - 1)
+
+
+def _corner_aligned(h: int, w: int) -> Tensor:
+    return _lattice(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w))
+
+
+def _lattice(ys: Tensor, xs: Tensor) -> Tensor:
+    """(hw, 2) points, x first, row by row"""
+    return torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
+
+
+def _radial(points: Tensor, centres: Tensor) -> Tensor:
+    """The spline's kernel r^2 log(r^2) / 2 between points (p, 2) and centres (q, 2) -> (p, q)."""
+    squared = (points[:, None] - centres).square().sum(-1)
+    return 0.5 * torch.xlogy(squared, squared)
+
+
+def _away_from_zero(x: Tensor, smallest: float = 1e-3) -> Tensor:
+    return torch.where(x.abs() < smallest, torch.where(x < 0, -smallest, smallest), x)
