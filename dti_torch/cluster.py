@@ -1,4 +1,4 @@
-"""The steps of DTI clustering that have no gradient: first prototypes, and rescue of empty clusters."""
+"""The steps of DTI clustering without gradient: first prototypes, and rescue of empty clusters."""
 
 import logging
 
@@ -72,10 +72,10 @@ def reassign_empty(
     threshold: float,
     generator: torch.Generator,
 ) -> list[int]:
-    """Overwrites the prototypes that win a smaller share than `threshold` by the one that wins most.
+    """Overwrites prototypes that win a smaller share than `threshold` by the one that wins most.
 
-    Prototype, regressors, sigma, mixing logit and their Adam moments are copied; noise of 1e-4 on the
-    prototypes tells the copies apart. proportions (k,) sum to 1. Returns the overwritten clusters.
+    Prototype, regressors, sigma, mixing logit and their Adam moments are copied; noise of 1e-4 on
+    the prototypes tells the copies apart. proportions (k,) sum to 1. Returns the overwritten.
     """
     empty = torch.nonzero(proportions < threshold).flatten().tolist()
     largest = int(proportions.argmax())

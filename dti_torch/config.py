@@ -31,7 +31,7 @@ class Model:
     init_value: float = 0.5  # gray level of `constant`
     encoder: Encoder = "resnet20"
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
-    # when transformations 2, 3, ... start: epochs, or below 1 a share of the training; empty: at once
+    # when transformations 2, 3, ... start: epochs, or below 1 a share of them all; empty: at once
     curriculum: tuple[float, ...] = ()
     grid_size: int = 4  # tps: control points a side
     kernel_size: int = 7  # morpho: pixels a side, odd
@@ -49,10 +49,12 @@ class Model:
         n_switches = len(self.transformations) - 1
         _require(
             not self.curriculum or len(self.curriculum) == n_switches,
-            "model.curriculum", self.curriculum, f"{n_switches} epochs, one a transformation after the first",
+            "model.curriculum", self.curriculum,
+            f"{n_switches} epochs, one a transformation after the first",
         )  # fmt: skip
         _require(
-            list(self.curriculum) == sorted(self.curriculum) and min(self.curriculum, default=0) >= 0,
+            list(self.curriculum) == sorted(self.curriculum)
+            and min(self.curriculum, default=0) >= 0,
             "model.curriculum", self.curriculum, "epochs in rising order",
         )  # fmt: skip
         _require(self.grid_size >= 2, "model.grid_size", self.grid_size, "2 or more")

@@ -36,7 +36,7 @@ def _subset(found: datasets.Images, n: int) -> datasets.Images:
 
 
 def colorize(images: np.ndarray) -> np.ndarray:
-    """Gray images (n, h, w, 1) in random colours (n, h, w, 3): |gain x + bias|, brightest value 255.
+    """Gray images (n, h, w, 1) in random colours (n, h, w, 3): |gain x + bias|, maximum 255.
 
     gain ~ U(-1, 1), bias ~ U(0, 1) for each image and channel, always the same for the same index.
     """
@@ -65,10 +65,11 @@ def to_float(images: Tensor) -> Tensor:
 def batches(
     images: Tensor, batch_size: int, seed: int, epoch: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Float batches (b, c, h, w) of one epoch in random order, from batch number `first` on, and their indices (b,).
+    """Float batches (b, c, h, w) of one epoch in random order, and their indices (b,).
 
-    The order depends on seed and epoch alone, so that a resumed epoch goes on where it stopped. A last
-    batch of a single image joins the one before: batch norm cannot learn from one.
+    Starts at batch number `first`. The order depends on seed and epoch alone, so that a resumed
+    epoch goes on where it stopped. A last batch of a single image joins the one before: batch norm
+    cannot learn from one.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(images), generator=generator).to(images.device)

@@ -5,7 +5,10 @@ from torch.nn import functional as F
 
 
 def build(name: str, shape: tuple[int, int, int]) -> nn.Module:
-    """Images (b, c, h, w) of `shape` (c, h, w), in [0, 1] -> features (b, f); `name` as in config.Encoder."""
+    """Images (b, c, h, w) of `shape` (c, h, w), in [0, 1] -> features (b, f).
+
+    `name` as in config.Encoder.
+    """
     if name == "strided":
         return Strided(shape)
     depth = int(name.removeprefix("resnet"))
@@ -15,9 +18,9 @@ def build(name: str, shape: tuple[int, int, int]) -> nn.Module:
 
 
 class Strided(nn.Module):
-    """Four 3x3 convolutions that halve the image three times, then one linear layer to 128 features.
+    """Four 3x3 convolutions that halve the image three times, then a linear layer to 128 features.
 
-    A tenth of the cost of resnet20. Flattened, not averaged, so that the features know where things are.
+    A tenth of the cost of resnet20. Flattened, not averaged: the features know where things are.
     """
 
     def __init__(self, shape: tuple[int, int, int]):
@@ -39,7 +42,7 @@ class Strided(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """ResNet for small images (He et al. 2016, section 4.2): 16, 32, 64 channels, no weights in the shortcuts."""
+    """ResNet for small images (He et al. 2016, section 4.2), without weights in the shortcuts."""
 
     def __init__(self, depth: int, n_channels: int):
         super().__init__()
@@ -80,7 +83,7 @@ class Block(nn.Module):
 
 
 def image_resnet(depth: int) -> nn.Module:
-    """torchvision's ResNet for photographs, untrained, without its classifier; gray images are repeated."""
+    """torchvision's ResNet for photographs, untrained, no classifier; gray images are repeated."""
     from torchvision import models
 
     net = getattr(models, f"resnet{depth}")(weights=None)

@@ -12,14 +12,14 @@ import logging
 import numpy as np
 
 from common import UserError, cli, metrics
-from common.run import Run
 from dti_torch.config import Config
 
 log = logging.getLogger("dti_torch.evaluate")
 
 PROTOCOL = (
-    "All images, in evaluation mode. Accuracy is one-to-one by the Hungarian method, whatever the number of "
-    "clusters; NMI has the arithmetic mean; loss is the mean distance to the nearest prototype."
+    "All images, in evaluation mode. Accuracy is one-to-one by the Hungarian method, whatever the "
+    "number of clusters; NMI has the arithmetic mean; loss is the mean distance to the nearest "
+    "prototype."
 )
 
 

@@ -1,4 +1,4 @@
-"""What DTI clustering minimises (Monnier et al. 2020, equations 3 and 6): pure functions of tensors."""
+"""What DTI clustering minimises (Monnier et al. 2020, equations 3 and 6), as pure functions."""
 
 import math
 
@@ -28,7 +28,7 @@ def negative_log_likelihood(
 
 
 def responsibilities(negative_log_likelihoods: Tensor, mixing_logits: Tensor) -> Tensor:
-    """Posterior of each prototype given the image: (b, k), (k,) -> (b, k), rows sum to 1 (equation 5)."""
+    """Posterior of each prototype given the image (equation 5): (b, k), (k,) -> (b, k)."""
     return torch.softmax(mixing_logits.log_softmax(0) - negative_log_likelihoods, dim=1)
 
 

@@ -1,8 +1,9 @@
-"""Prototypes in pixel space, each with its own predictors of how to move to meet an image (Monnier et al. 2020).
+"""Prototypes in pixel space, each with its own predictors of how to move to meet an image.
 
-The loss of an image only depends on the prototypes that win it. So all prototypes are moved without a
-gradient, the winners are picked, and the winners alone are moved again with one. For K-means that is exact:
-the other distances have no part in the loss. For the GMM a pair counts from a responsibility of 1e-6 on.
+Monnier et al. 2020. The loss of an image only depends on the prototypes that win it. So all
+prototypes are moved without a gradient, the winners are picked, and the winners alone are moved
+again with one. For K-means that is exact: the other distances have no part in the loss. For the
+GMM a pair counts from a responsibility of 1e-6 on.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ def build(cfg: config.Model, prototypes: Tensor) -> "DTI":
 
 
 def load(net: "DTI", path: Path) -> None:
-    """Loads the weights of a checkpoint; raises UserError with the first difference if they are of another model."""
+    """Loads the weights of a checkpoint; raises UserError with the first difference in shape."""
     weights = load_file(path)
     own = net.state_dict()
     for name in sorted(own.keys() | weights.keys()):
@@ -98,7 +99,7 @@ class DTI(nn.Module):
         return [self.regressors[i](features.float()) for i in active]
 
     def move(self, prototypes: Tensor, parameters: list[Tensor]) -> Tensor:
-        """prototypes (n, 1, c, h, w), parameters (n, m, p) of the active ones -> (n, m or 1, c, h, w)"""
+        """prototypes (n, 1, c, h, w), active parameters (n, m, p) -> (n, m or 1, c, h, w)"""
         for transformation, values in zip(self.transformations, parameters, strict=False):
             prototypes = transformation(prototypes, values)
         return prototypes
@@ -111,7 +112,7 @@ class DTI(nn.Module):
         return sigmas
 
     def pair_distances(self, images: Tensor, prototype: Tensor, parameters: list[Tensor]) -> Tensor:
-        """Distances of images (..., c, h, w) to the prototypes (n,) moved by parameters (n, m, p) -> (n, m)."""
+        """Images (..., c, h, w) to prototypes (n,) moved by parameters (n, m, p) -> (n, m)."""
         moved = self.move(_rows(self.prototypes, prototype)[:, None], parameters)
         if not self.is_mixture:
             return loss.prototype_distances(images, moved, self.pixel_weights)
@@ -134,7 +135,10 @@ class DTI(nn.Module):
         return torch.cat(rows).T
 
     def forward(self, images: Tensor) -> Tensor:
-        """images (b, c, h, w) -> (b, k): mean squared error; for the GMM -log of mixing weight times likelihood, in nats."""
+        """images (b, c, h, w) -> distances (b, k).
+
+        Mean squared error; for the GMM -log of mixing weight times likelihood, in nats.
+        """
         distances = self.all_distances(images, self.predict_parameters(images))
         return distances - self.mixing_logits.log_softmax(0) if self.is_mixture else distances
 
@@ -146,7 +150,7 @@ class DTI(nn.Module):
 
     @torch.no_grad()
     def align(self, images: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (b, c, h, w) moved back to their prototype (b,), and the prototype moved to them."""
+        """Images (b, c, h, w) moved back to their prototype (b,), and the prototype to them."""
         index = torch.arange(len(images), device=images.device)
         parameters = [p[prototype, index][:, None] for p in self.predict_parameters(images)]
         moved = self.move(self.prototypes[prototype][:, None], parameters)

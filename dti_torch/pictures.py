@@ -1,4 +1,4 @@
-"""The pictures of a DTI run: prototypes and how they came to be, transformed queries, galleries of clusters."""
+"""The pictures of a DTI run: prototypes, their evolution, moved prototypes, galleries."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ STRIPS = "rows: image, image aligned to the prototype, prototype moved to the im
 
 @torch.no_grad()
 def snapshot(run: Run, net: DTI, images: Tensor, epoch: int, n_epochs: int) -> None:
-    """Keeps the prototypes and some moved ones for the animations, MAX_FRAMES times a training at most."""
+    """Keeps the prototypes and some moved ones for the animations, up to MAX_FRAMES times."""
     if epoch % -(-n_epochs // MAX_FRAMES) and epoch != n_epochs - 1:
         return
     folder = run.path / "evolution"
@@ -81,9 +81,10 @@ def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:
 def write_clusters(
     folder: Path, net: DTI, images: np.ndarray, clusters: np.ndarray, distances: np.ndarray
 ) -> None:
-    """A folder a cluster: prototype, and strips of closest, random and furthest members and of averages.
+    """A folder a cluster: prototype, strips of closest, random and furthest members, averages.
 
-    images uint8 (n, h, w, c); clusters (n,); distances (n,) to the own prototype. STRIPS says what a strip is.
+    images uint8 (n, h, w, c); clusters (n,); distances (n,) to the own prototype. STRIPS says what
+    a strip is.
     """
     scale, random = _scale(images.shape[1], of=48), np.random.default_rng(0)
     for k in range(len(net.prototypes)):
@@ -113,7 +114,7 @@ def write_clusters(
 
 @torch.no_grad()
 def align(net: DTI, images: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 (n, h, w, c) moved back to their prototypes, and prototypes moved to the images."""
+    """Images uint8 (n, h, w, c) moved back to their prototypes, and prototypes moved to them."""
     aligned, moved = [], []
     for part in np.array_split(np.arange(len(images)), -(-len(images) // 128)):
         batch = data.to_float(data.to_device(images[part], net.prototypes.device))
@@ -127,7 +128,7 @@ def align(net: DTI, images: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarra
 def _query_rows(
     queries: np.ndarray, moved: np.ndarray, nearest: list[int] | None, scale: int
 ) -> np.ndarray:
-    """queries (q, h, w, c) and moved (q, k, h, w, c): a row a query; nearest names the framed ones."""
+    """queries (q, h, w, c), moved (q, k, h, w, c): a row a query; nearest names the framed."""
     frame = 1
     width = [(0, 0), (frame, frame), (frame, frame), (0, 0)]
     rows = []

@@ -1,4 +1,4 @@
-"""Assigns images to the clusters of a run: python dti_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]"""
+"""Assigns images to clusters: python dti_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]"""
 
 import sys
 from pathlib import Path
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def load(cfg: config.Config, run: Run) -> model.DTI:
-    """The model of the run's latest checkpoint, in evaluation mode; raises UserError where there is none."""
+    """The model of the run's latest checkpoint, to evaluate; raises UserError without one."""
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         raise UserError(
@@ -90,9 +90,9 @@ def fit_to(net: model.DTI, dataset: datasets.Images) -> datasets.Images:
 
 @torch.no_grad()
 def predict(net: model.DTI, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """images uint8 (n, h, w, c) -> distances (n, k) float32, and the nearest prototypes moved to them, as images.
+    """images uint8 (n, h, w, c) -> distances (n, k) as DTI.forward, and the nearest prototypes.
 
-    Distance: mean squared error of the pixels, or for the GMM -log of mixing weight times likelihood, in nats.
+    The prototypes are moved to meet the images, and of the same shape and type.
     """
     distances, moved = [], np.empty_like(images)
     for start in tqdm(range(0, len(images), BATCH), "assigning", unit="batch", disable=None):

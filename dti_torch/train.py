@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common import UserError, cli, metrics
-from common.datasets import Images
 from common.run import Run
 from dti_torch import cluster, config, data, model, pictures
 
@@ -53,12 +52,10 @@ def main() -> None:
             write_baseline(run, cfg, images, dataset.labels)
         saved = time.monotonic()
         for epoch in run.epochs(state.epoch, cfg.training.n_epochs):
-            began, first = time.perf_counter(), state.step
             for _ in train_epoch(cfg, state, images, run):
                 if run.stopping:
                     save(run, state)
                     run.stop()
-            seconds = time.perf_counter() - began
             log.info(
                 "epoch %d of %d: %s",
                 epoch + 1,
@@ -73,7 +70,7 @@ def main() -> None:
 
 
 def device() -> torch.device:
-    """The first visible GPU, else the CPU, and one line where CUDA_VISIBLE_DEVICES asked for more."""
+    """The first visible GPU, else the CPU, with one line where CUDA_VISIBLE_DEVICES is set."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1"):
@@ -84,7 +81,7 @@ def device() -> torch.device:
 
 
 def begin(cfg: config.Config, images: Tensor) -> State:
-    """The state before the first step on images uint8 (n, c, h, w); raises UserError if they are too few."""
+    """The state before the first step on images uint8 (n, c, h, w); raises UserError if too few."""
     n, k = len(images), cfg.model.n_prototypes
     if k > n:
         raise UserError(f"model.n_prototypes is {k}, but there are only {n} images")
@@ -117,7 +114,7 @@ def begin(cfg: config.Config, images: Tensor) -> State:
 def train_epoch(
     cfg: config.Config, state: State, images: Tensor, run: Run | None = None
 ) -> Iterator[None]:
-    """Trains on every image once, from state.batch on; yields after each step, when stopping is safe."""
+    """Trains on every image once, from state.batch on; yields after each step: safe to stop."""
     training = cfg.training
     set_schedule(cfg, state)
     if state.batch == 0:
@@ -226,7 +223,7 @@ def save(run: Run, state: State) -> None:
 
 
 def resume(run: Run, state: State) -> None:
-    """Goes on from the latest checkpoint of the run, if there is one, as if it had never stopped."""
+    """Goes on from the latest checkpoint of the run, if there is one, as if never stopped."""
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         run.rewind()

@@ -1,9 +1,9 @@
-"""The transformations that move a prototype towards an image, and the networks that predict their parameters.
+"""The transformations that move a prototype towards an image, and the networks that predict them.
 
 Monnier et al. 2020, section 3.2. Every transformation takes images (n, m, c, h, w) and parameters
-(n, m, p); images may have m = 1 for "the same image m times". Parameters are offsets from the identity:
-zeros change nothing. Coordinates are those of `torch.nn.functional.grid_sample`: x then y in [-1, 1],
-outer pixel edges at -1 and 1 (align_corners=False).
+(n, m, p); images may have m = 1 for "the same image m times". Parameters are offsets from the
+identity: zeros change nothing. Coordinates are those of `torch.nn.functional.grid_sample`: x then y
+in [-1, 1], outer pixel edges at -1 and 1 (align_corners=False).
 """
 
 import torch
@@ -146,7 +146,7 @@ class ThinPlateSpline(nn.Module):
 class Morphology(nn.Module):
     """Soft dilation (positive slope) or erosion (negative) in a learned window.
 
-    out_i = sum_j w_j e^(s x_j) x_j / sum_j w_j e^(s x_j), over a kernel around i, zeros outside the image.
+    out_i = sum_j w_j e^(s x_j) x_j / sum_j w_j e^(s x_j), over a kernel around i, zeros outside.
     Parameters: s, then a window logit for each pixel of the kernel.
     """
 
@@ -164,10 +164,10 @@ class Morphology(nn.Module):
         self.register_buffer("logits", logits, persistent=False)
 
     def window(self, parameters: Tensor) -> Tensor:
-        """parameters (n, m, 1 + s^2) -> weights (n, m, s^2), one at the centre and zeros for the identity.
+        """parameters (n, m, 1 + s^2) -> weights (n, m, s^2); identity: one at the centre, zeros.
 
-        The authors' sigmoid(-5) leaves a quarter of the weight of a 7 x 7 kernel off the centre: a blur. We
-        take that floor away; the slope of the sigmoid, and so the pace of learning, stays.
+        The authors' sigmoid(-5) leaves a quarter of the weight of a 7 x 7 kernel off the centre: a
+        blur. We take that floor away; the slope of the sigmoid, and so the pace of learning, stays.
         """
         weights = torch.sigmoid(self.logits + parameters[..., 1:])
         if self.legacy:
@@ -198,8 +198,8 @@ class Morphology(nn.Module):
 class Regressors(nn.Module):
     """For every prototype an MLP from features over 128 and 128 units to parameters, stacked.
 
-    The last layer starts at zero, so that every transformation starts as the identity. Prototypes do not
-    share them: that costs 4 points of accuracy (arXiv 2604.19480).
+    The last layer starts at zero, so that every transformation starts as the identity. Prototypes
+    do not share them: that costs 4 points of accuracy (arXiv 2604.19480).
     """
 
     def __init__(self, n_prototypes: int, n_features: int, n_parameters: int, n_hidden: int = 128):
@@ -236,13 +236,13 @@ def warp(images: Tensor, grid: Tensor, padding: str) -> Tensor:
 
 
 def _linear_grid(start: Tensor, basis: Tensor, parameters: Tensor) -> Tensor:
-    """start (2 hw) + parameters (n, m, p) @ basis (p, 2 hw) -> (n, m, hw, 2): one product for all n m grids."""
+    """start (2 hw) + parameters (n, m, p) @ basis (p, 2 hw) -> (n, m, hw, 2), in one product."""
     grid = torch.addmm(start, parameters.flatten(0, 1), basis)
     return grid.view(*parameters.shape[:2], -1, 2)
 
 
 def _per_axis(values: Tensor) -> Tensor:
-    """values (hw, p) -> (2, p, 2 hw): the first half moves x and leaves y, the second the reverse."""
+    """values (hw, p) -> (2, p, 2 hw): the first half moves x only, the second y only."""
     basis = values.new_zeros(2, values.shape[1], len(values), 2)
     basis[0, :, :, 0] = basis[1, :, :, 1] = values.T
     return basis.flatten(2)
