@@ -7,7 +7,7 @@ import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor, nn
 
-from dti_torch import config
+from dti_torch import config, data
 from dti_torch.model import DTI
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ NOISE = 1e-4  # tells a copied prototype from its original
 
 
 def initial_prototypes(images: Tensor, cfg: config.Model, seed: int) -> Tensor:
-    """images uint8 (n, c, h, w) -> the first prototypes (k, c, h, w) in [0, 1]"""
+    """images (n, c, h, w) -> the first prototypes (k, c, h, w) in [0, 1]"""
     shape = (cfg.n_prototypes, *images.shape[1:])
     generator = torch.Generator().manual_seed(seed)
     if cfg.init == "constant":
@@ -28,15 +28,15 @@ def initial_prototypes(images: Tensor, cfg: config.Model, seed: int) -> Tensor:
         return torch.rand(shape, generator=generator)
     if cfg.init == "sample":
         chosen = torch.randperm(len(images), generator=generator)[: cfg.n_prototypes]
-        return images[chosen.to(images.device)].cpu().float() / 255
+        return data.to_float(images[chosen.to(images.device)].cpu())
     chosen = torch.randperm(len(images), generator=generator)[:MAX_KMEANS_IMAGES]
-    pixels = images[chosen.to(images.device)].cpu().flatten(1).numpy().astype(np.float32) / 255
+    pixels = data.to_float(images[chosen.to(images.device)].cpu()).flatten(1).numpy()
     return torch.from_numpy(_kmeans(pixels, cfg.n_prototypes, seed).cluster_centers_).view(shape)
 
 
 def initial_sigmas(images: Tensor, prototypes: Tensor, var_min: float) -> Tensor:
     """Spread of each pixel among the images next to each prototype (k, c, h, w), less var_min."""
-    pixels = images.float().flatten(1) / 255
+    pixels = data.to_float(images).flatten(1)
     nearest = torch.cdist(pixels, prototypes.flatten(1).to(pixels)).argmin(1)
     variances = torch.stack(
         [
@@ -87,7 +87,7 @@ def reassign_empty(
             value for value in optimizer.state[parameter].values() if value.shape == parameter.shape
         ]
         for tensor in (parameter, *moments):
-            tensor[empty] = tensor[largest]
+            tensor[empty] = tensor[largest].clone()
     for k in (*empty, largest):
         noise = torch.randn(net.prototypes[k].shape, generator=generator)
         net.prototypes[k] += NOISE * noise.to(net.prototypes.device)

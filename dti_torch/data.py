@@ -53,13 +53,13 @@ def colorize(images: np.ndarray) -> np.ndarray:
 
 
 def to_device(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (n, h, w, c) -> uint8 (n, c, h, w) on the device"""
+    """(n, h, w, c) -> (n, c, h, w) on the device"""
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 0..1"""
-    return images.float() / 255
+    """uint8 0..255 -> float32 0..1; floats, which only the estimator has, stay as they are"""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def batches(
