@@ -96,7 +96,7 @@ class DTI(nn.Module):
             images.device.type, self.encoder_dtype, self.encoder_dtype != torch.float32
         ):
             features = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        return [self.regressors[i](features.float()) for i in active]
+        return [self.regressors[i](features.to(images.dtype)) for i in active]
 
     def move(self, prototypes: Tensor, parameters: list[Tensor]) -> Tensor:
         """prototypes (n, 1, c, h, w), active parameters (n, m, p) -> (n, m or 1, c, h, w)"""

@@ -6,6 +6,8 @@ identity: zeros change nothing. Coordinates are those of `torch.nn.functional.gr
 in [-1, 1], outer pixel edges at -1 and 1 (align_corners=False).
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -130,7 +132,7 @@ class ThinPlateSpline(nn.Module):
         rows = torch.cat(
             [_radial(centres.double(), lattice), _homogeneous(centres.double())], dim=1
         )
-        spline = (rows @ torch.linalg.inv(system)[:, :n]).float()  # (hw, g^2)
+        spline = (rows @ torch.linalg.inv(system)[:, :n]).to(centres.dtype)  # (hw, g^2)
         basis = _per_axis(spline).transpose(0, 1).flatten(0, 1)  # rows: x, y of each point
         self.register_buffer("start", centres.flatten(), persistent=False)
         self.register_buffer("basis", basis, persistent=False)
@@ -152,6 +154,7 @@ class Morphology(nn.Module):
 
     spatial = False
     OPEN, SHUT = 5.0, -5.0  # window logits of the centre and of the others before training
+    FLOOR = 1 / (1 + math.exp(5.0))  # the weight of SHUT
     MIN_EXPONENT = -60.0  # keeps the denominator above zero in float32
 
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
@@ -172,7 +175,9 @@ class Morphology(nn.Module):
         weights = torch.sigmoid(self.logits + parameters[..., 1:])
         if self.legacy:
             return weights
-        return (weights - torch.sigmoid(torch.tensor(self.SHUT))).clamp(min=0)
+        weights = weights - self.FLOOR
+        # clamped without its gradient, which is zero at the identity: shut pixels could not open
+        return weights + (weights.clamp(min=0) - weights).detach()
 
     def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
         k = self.kernel_size
