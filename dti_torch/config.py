@@ -89,7 +89,8 @@ class Training:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        _require(self.batch_size >= 1, "training.batch_size", self.batch_size, "1 or more")
+        # batch norm cannot learn from one image
+        _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
         _require(self.n_epochs >= 1, "training.n_epochs", self.n_epochs, "1 or more")
 
 

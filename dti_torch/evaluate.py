@@ -8,6 +8,7 @@ if __package__ in (None, ""):
 
 import csv
 import logging
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -26,8 +27,9 @@ PROTOCOL = (
 def main() -> None:
     cfg, run, _ = cli.open_run(Config, __file__, "Score the clusters of a run.")
     try:
-        predictions = dict(np.load(run.path / "predictions.npz", allow_pickle=False))
-    except (OSError, ValueError):
+        with np.load(run.path / "predictions.npz", allow_pickle=False) as file:
+            predictions = dict(file)
+    except (OSError, ValueError, BadZipFile):
         raise UserError(
             f"{run.path} has no readable predictions.npz: run pred.py on it first"
         ) from None

@@ -9,6 +9,7 @@ GMM a pair counts from a responsibility of 1e-6 on.
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,21 +27,28 @@ def build(cfg: config.Model, prototypes: Tensor) -> "DTI":
 
 
 def load(net: "DTI", path: Path) -> None:
-    """Loads the weights of a checkpoint; raises UserError with the first difference in shape."""
-    weights = load_file(path)
-    own = net.state_dict()
-    for name in sorted(own.keys() | weights.keys()):
-        found, expected = (tuple(w[name].shape) if name in w else "absent" for w in (weights, own))
+    """Loads the weights of a checkpoint; raises UserError as `read` and `fill`."""
+    fill(net.state_dict(), read(path), path)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's file; raises UserError if it is no such file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {error}") from None
+
+
+def fill(target: dict[str, Tensor], saved: dict[str, Tensor], path: Path) -> None:
+    """Copies the tensors of `path`; raises UserError with the first difference in shape."""
+    for name in sorted(target.keys() | saved.keys()):
+        found, expected = (tuple(t[name].shape) if name in t else "absent" for t in (saved, target))
         if found != expected:
             raise UserError(
                 f"{path} is of another model: {name} is {found}, the config expects {expected}"
             )
-    net.load_state_dict(weights)
-
-
-def saved_prototypes(path: Path) -> Tensor:
-    """The prototypes (k, c, h, w) of a checkpoint: the shapes that `build` needs."""
-    return load_file(path)["prototypes"]
+    for name, tensor in target.items():
+        tensor.copy_(saved[name])
 
 
 def encoder_dtype(precision: str, device: torch.device) -> torch.dtype:

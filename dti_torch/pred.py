@@ -40,7 +40,7 @@ def main() -> None:
     if args.input is None:
         dataset, out = data.load(cfg.dataset), Path(args.out or run.path)
         if dataset.checksum != run.meta["dataset_checksum"]:
-            log.warning("the data set is not what it was when the run was trained")
+            raise UserError("the data set is not what it was in training: give it as --input")
     else:
         source = Path(args.input)
         dataset = fit_to(
@@ -65,15 +65,19 @@ def load(cfg: config.Config, run: Run) -> model.DTI:
             f"{run.path} has no checkpoint yet: train.py --resume {run.path} goes on with it"
         )
     weights = checkpoint.path / "model.safetensors"
-    net = model.build(cfg.model, model.saved_prototypes(weights)).to(train.device())
+    shape = model.read(weights).get("prototypes", torch.empty(1, 1, 1, 1)).shape[1:]
+    prototypes = torch.zeros(cfg.model.n_prototypes, *shape)  # `load` names another number
+    net = model.build(cfg.model, prototypes).to(train.device())
     model.load(net, weights)
     net.encoder_dtype = model.encoder_dtype(cfg.training.precision, net.prototypes.device)
     net.n_active = len(net.transformations)
     return net.eval()
 
 
-def size_of(net: model.DTI) -> tuple[int, int]:
-    return net.prototypes.shape[2], net.prototypes.shape[3]
+def size_of(net: model.DTI) -> int | tuple[int, int]:
+    """The size to load new images in; a square is cut from their centre, as for the training."""
+    height, width = net.prototypes.shape[2:]
+    return height if height == width else (height, width)
 
 
 def fit_to(net: model.DTI, dataset: datasets.Images) -> datasets.Images:
@@ -118,6 +122,8 @@ def write(
     if dataset.labels is not None:
         arrays |= {"labels": dataset.labels, "classes": np.array(dataset.classes)}
     try:
+        if (out / "predictions.npz").exists():  # else it is no work of ours
+            shutil.rmtree(out / "images" / "clusters", ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(out / "predictions.npz", **arrays)
         np.save(out / "reconstructions.npy", moved)
@@ -128,7 +134,6 @@ def write(
                 dataset.paths, clusters, ordered[:, 0], margins, strict=True
             ):
                 rows.writerow([path, k, f"{nearest:.6g}", f"{margin:.6g}"])
-        shutil.rmtree(out / "images" / "clusters", ignore_errors=True)
         pictures.write_clusters(
             out / "images" / "clusters", net, dataset.images, clusters, ordered[:, 0]
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from common import UserError, cli, metrics
@@ -44,6 +44,8 @@ def main() -> None:
     cfg, run = cli.start(config.Config, __file__)
     with run:
         dataset = data.load(cfg.dataset)
+        if run.meta.get("dataset_checksum", dataset.checksum) != dataset.checksum:
+            raise UserError("the data set is not what it was when the run began: start a new run")
         images = data.to_device(dataset.images, device())
         run.note(dataset_checksum=dataset.checksum, device=str(images.device))
         state = begin(cfg, images)
@@ -83,6 +85,8 @@ def device() -> torch.device:
 def begin(cfg: config.Config, images: Tensor) -> State:
     """The state before the first step on images uint8 (n, c, h, w); raises UserError if too few."""
     n, k = len(images), cfg.model.n_prototypes
+    if n < 2:
+        raise UserError(f"there is only {n} image: clustering needs two")
     if k > n:
         raise UserError(f"model.n_prototypes is {k}, but there are only {n} images")
     torch.manual_seed(cfg.training.seed)
@@ -207,10 +211,14 @@ def write_baseline(run: Run, cfg: config.Config, images: Tensor, labels: np.ndar
 
 
 def save(run: Run, state: State) -> None:
+    """Writes a checkpoint; raises UserError, and leaves the one before, if a weight is NaN."""
     tensors = {name: getattr(state, name) for name in ("winners", "wins", "losses")}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"{i}.{name}": value.contiguous() for name, value in moments.items()}
     weights = {name: value.contiguous() for name, value in state.net.state_dict().items()}
+    for name, value in weights.items():
+        if not value.isfinite().all():
+            raise UserError(f"{name} became NaN or infinite at step {state.step}")
     run.checkpoint(
         state.step,
         {
@@ -229,12 +237,17 @@ def resume(run: Run, state: State) -> None:
         run.rewind()
         return
     model.load(state.net, checkpoint.path / "model.safetensors")
-    tensors = load_file(checkpoint.path / "state.safetensors")
-    for name in ("winners", "wins", "losses"):
-        getattr(state, name).copy_(tensors.pop(name))
+    path = checkpoint.path / "state.safetensors"
+    tensors, names = model.read(path), ("winners", "wins", "losses")
+    saved = {name: tensors.pop(name) for name in names if name in tensors}
+    model.fill({name: getattr(state, name) for name in names}, saved, path)
+    groups = state.optimizer.param_groups
+    parameters = [parameter for group in groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         i, name = key.split(".")
+        if value.ndim:  # the fused Adam reads raw memory: it must lie as the parameter does
+            value = torch.empty_like(parameters[int(i)]).copy_(value)
         moments.setdefault(int(i), {})[name] = value
     groups = state.optimizer.state_dict()["param_groups"]
     state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
