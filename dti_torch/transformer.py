@@ -155,7 +155,7 @@ class Morphology(nn.Module):
     spatial = False
     OPEN, SHUT = 5.0, -5.0  # window logits of the centre and of the others before training
     FLOOR = 1 / (1 + math.exp(5.0))  # the weight of SHUT
-    MIN_EXPONENT = -60.0  # keeps the denominator above zero in float32
+    MAX_EXPONENT = 80.0  # e^80 and its inverse are still normal float32 numbers
 
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
         super().__init__()
@@ -185,15 +185,15 @@ class Morphology(nn.Module):
         images = images.expand(n, m, *images.shape[2:])
         c, h, w = images.shape[2:]
         padded = F.pad(images, (k // 2,) * 4)
-        exponent = padded * parameters[..., :1, None, None]
-        weighted = (
-            (exponent - exponent.amax((2, 3, 4), keepdim=True)).clamp(min=self.MIN_EXPONENT).exp()
-        )
-        both = torch.stack([weighted * padded, weighted]).reshape(1, -1, h + k - 1, w + k - 1)
-        window = self.window(parameters).reshape(-1, 1, k, k)  # (nm, 1, k, k)
-        window = window.repeat_interleave(c, 0).repeat(2, 1, 1, 1)
-        top, bottom = F.conv2d(both, window, groups=len(window)).view(2, n, m, c, h, w)
-        return top / bottom
+        exponents = padded * parameters[..., :1, None, None]
+        weights = exponents.clamp(-self.MAX_EXPONENT, self.MAX_EXPONENT).exp()
+        window = self.window(parameters).reshape(-1, 1, k, k).repeat_interleave(c, 0)
+
+        def windowed_sum(values: Tensor) -> Tensor:
+            rows = values.reshape(1, -1, h + k - 1, w + k - 1)
+            return F.conv2d(rows, window, groups=len(window)).view(n, m, c, h, w)
+
+        return windowed_sum(weights * padded) / windowed_sum(weights)
 
     def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Morphology loses detail and has no inverse: the images, unchanged."""
