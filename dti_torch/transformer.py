@@ -155,6 +155,7 @@ class Morphology(nn.Module):
     spatial = False
     OPEN, SHUT = 5.0, -5.0  # window logits of the centre and of the others before training
     FLOOR = 1 / (1 + math.exp(5.0))  # the weight of SHUT
+    SMALLEST = 1e-8  # a window that is shut everywhere weighs all its pixels alike
     MAX_EXPONENT = 80.0  # e^80 and its inverse are still normal float32 numbers
 
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
@@ -177,7 +178,7 @@ class Morphology(nn.Module):
             return weights
         weights = weights - self.FLOOR
         # clamped without its gradient, which is zero at the identity: shut pixels could not open
-        return weights + (weights.clamp(min=0) - weights).detach()
+        return weights + (weights.clamp(min=self.SMALLEST) - weights).detach()
 
     def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
         k = self.kernel_size
