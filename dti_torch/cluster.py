@@ -64,31 +64,58 @@ def _kmeans(pixels: np.ndarray, n_clusters: int, seed: int) -> KMeans | MiniBatc
     return kind(n_clusters, n_init=3, random_state=seed).fit(pixels)
 
 
+def usage(distances: Tensor) -> Tensor:
+    """distances (b, k) -> (3, k), summed over the images that each prototype wins.
+
+    Rows: the images, their distances (above the least in the batch: a likelihood has no zero), and
+    how much larger the distances would be without the prototype.
+    """
+    n, k = distances.shape
+    nearest, winners = distances.topk(min(2, k), largest=False)
+    rows = torch.stack(
+        [
+            torch.ones(n).to(distances),
+            nearest[:, 0] - distances.min(),
+            nearest[:, -1] - nearest[:, 0],
+        ]
+    )
+    return torch.zeros(3, k).to(distances).index_add_(1, winners[:, 0], rows)
+
+
+def find_redundant(usage: Tensor, settling: Tensor, redundancy: float) -> tuple[int, int] | None:
+    """The prototype that is missed least, and the one that most distance is left in, to move it to.
+
+    None unless the first is missed by less than `redundancy` times what is left in the second.
+    usage (3, k); prototypes with settling (k,) above 0 were moved a moment ago and are left alone.
+    One digit in two clusters and two digits in one: no share of wins ever shows that minimum.
+    """
+    missed = usage[2].masked_fill(settling > 0, torch.inf)
+    left = usage[1].masked_fill(settling > 0, 0)
+    least, worst = int(missed.argmin()), int(left.argmax())
+    if least == worst or missed[least] >= redundancy * left[worst]:
+        return None
+    return least, worst
+
+
 @torch.no_grad()
-def reassign_empty(
+def reassign(
     net: DTI,
     optimizer: torch.optim.Optimizer,
-    proportions: Tensor,
-    threshold: float,
+    clusters: list[int],
+    donor: int,
     generator: torch.Generator,
-) -> list[int]:
-    """Overwrites prototypes that win a smaller share than `threshold` by the one that wins most.
+) -> None:
+    """Overwrites prototypes by a donor: regressors, sigma, mixing logit and Adam moments as well.
 
-    Prototype, regressors, sigma, mixing logit and their Adam moments are copied; noise of 1e-4 on
-    the prototypes tells the copies apart. proportions (k,) sum to 1. Returns the overwritten.
+    Noise of 1e-4 on the prototypes tells the copies apart.
     """
-    empty = torch.nonzero(proportions < threshold).flatten().tolist()
-    largest = int(proportions.argmax())
-    if not empty:
-        return []
     per_prototype = [p for name, p in net.named_parameters() if not name.startswith("encoder.")]
     for parameter in per_prototype:
         moments = [
             value for value in optimizer.state[parameter].values() if value.shape == parameter.shape
         ]
         for tensor in (parameter, *moments):
-            tensor[empty] = tensor[largest].clone()
-    for k in (*empty, largest):
+            tensor[clusters] = tensor[donor].clone()
+    for k in (*clusters, donor):
         noise = torch.randn(net.prototypes[k].shape, generator=generator)
-        net.prototypes[k] += NOISE * noise.to(net.prototypes.device)
-    return empty
+        net.prototypes[k] += NOISE * noise.to(net.prototypes)

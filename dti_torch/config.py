@@ -39,6 +39,9 @@ class Model:
     gaussian_weights_std: float | None = None  # pixels; weighs the centre of the image higher
     empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
     reassign_empty: bool = True  # overwrite empty clusters by the largest one
+    # in the first half, also move a prototype without which the loss would rise by less than this
+    # share of the worst cluster's part of it; 0 is the paper: only empty clusters move
+    redundancy: float = 0.0
     sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance
     var_min: float = 0.0625  # gmm: smallest variance
     legacy: bool = False  # the authors' tps, projective and morpho, whose identity is none
@@ -68,7 +71,7 @@ class Model:
 
     def starts(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
-        return [start * n_epochs if 0 < start < 1 else start for start in self.curriculum]
+        return [epochs(start, n_epochs) for start in self.curriculum]
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Training:
     weight_decay: float = 1e-6  # of the encoder and regressors, not of the prototypes
     milestones: tuple[int, ...] = ()  # epochs when the learning rate is multiplied by `gamma`
     gamma: float = 0.1
+    # epoch, or below 1 share of the training, from which the rate falls to 0 along a cosine
+    cosine_from: float | None = None
     check_interval: int = 50  # steps between looks for empty clusters
     precision: Literal["auto", "float32", "bfloat16"] = (
         "auto"  # of the encoder; auto: what is fast here
@@ -104,3 +109,8 @@ class Config:
 def _require(holds: bool, key: str, found: object, expected: str) -> None:
     if not holds:
         raise ValueError(f"{key} is {found}: expected {expected}")
+
+
+def epochs(when: float, n_epochs: int) -> float:
+    """A moment of the training in epochs; between 0 and 1 it is a share of all."""
+    return when * n_epochs if 0 < when < 1 else when

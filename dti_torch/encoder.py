@@ -18,16 +18,21 @@ def build(name: str, shape: tuple[int, int, int]) -> nn.Module:
 
 
 class Strided(nn.Module):
-    """Four 3x3 convolutions that halve the image three times, then a linear layer to 128 features.
+    """Three 3x3 convolutions on the image averaged down to 14 pixels or a few more.
 
-    A tenth of the cost of resnet20. Flattened, not averaged: the features know where things are.
+    A thirtieth of the cost of resnet20 at 28 pixels. The 128 features know where things are: they
+    are a linear layer on all places, not an average over them.
     """
+
+    SIDE = 14
 
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
         n_channels, height, width = shape
-        layers: list[nn.Module] = []
-        for n_out, stride in ((32, 2), (64, 2), (64, 1), (96, 2)):
+        factor = max(1, min(height, width) // self.SIDE)
+        height, width = height // factor, width // factor
+        layers: list[nn.Module] = [nn.AvgPool2d(factor)]
+        for n_out, stride in ((32, 1), (64, 2), (64, 2)):
             layers += [
                 nn.Conv2d(n_channels, n_out, 3, stride, 1, bias=False),
                 nn.BatchNorm2d(n_out),

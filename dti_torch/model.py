@@ -170,7 +170,7 @@ class DTI(nn.Module):
         return back[:, 0], moved[:, 0]
 
     def loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (b, c, h, w) -> the loss, a scalar with a gradient, and the winners (b,)."""
+        """images (b, c, h, w) -> the loss, a scalar with a gradient, and all distances (b, k)."""
         parameters = self.predict_parameters(images)
         distances = self.all_distances(images, [p.detach() for p in parameters])
         winners = distances.argmin(1)
@@ -183,9 +183,9 @@ class DTI(nn.Module):
             images[image][:, None], prototype, [p[prototype, image][:, None] for p in parameters]
         )[:, 0]
         if not self.is_mixture:
-            return pairs.mean(), winners
+            return pairs.mean(), distances
         expected = (gammas[image, prototype] * pairs).sum() / len(images)
-        return expected - (gammas @ self.mixing_logits.log_softmax(0)).mean(), winners
+        return expected - (gammas @ self.mixing_logits.log_softmax(0)).mean(), distances
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ if __package__ in (None, ""):
 import contextlib
 import ctypes
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from dti_torch import cluster, config, data, model, pictures
 log = logging.getLogger("dti_torch.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
+CHECKS_TO_SETTLE = 4
 
 
 @dataclass
@@ -35,7 +37,8 @@ class State:
     net: model.DTI
     optimizer: torch.optim.Optimizer
     winners: Tensor  # (n,) int, of this epoch; -1 where an image was not met yet
-    wins: Tensor  # (k,) since the last look for empty clusters
+    usage: Tensor  # (3, k) of cluster.usage, since the last look for empty clusters
+    settling: Tensor  # (k,) looks until a reassigned cluster may move again
     losses: Tensor  # (2,) summed over the steps since that look, and over the images of this epoch
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
@@ -122,7 +125,8 @@ def begin(cfg: config.Config, images: Tensor) -> State:
         net,
         optimizer,
         winners=torch.full((n,), -1, device=images.device),
-        wins=torch.zeros(k, device=images.device),
+        usage=torch.zeros(3, k, device=images.device),
+        settling=torch.zeros(k, device=images.device),
         losses=torch.zeros(2, device=images.device),
     )
 
@@ -132,7 +136,8 @@ def train_epoch(
 ) -> Iterator[None]:
     """Trains on every image once, from state.batch on; yields after each step: safe to stop."""
     training = cfg.training
-    set_schedule(cfg, state)
+    starts = cfg.model.starts(training.n_epochs)
+    state.net.n_active = 1 + sum(state.epoch >= start for start in starts)
     if state.batch == 0:
         state.winners.fill_(-1)
         state.losses[1] = 0
@@ -140,10 +145,13 @@ def train_epoch(
     for batch, chosen in data.batches(
         images, training.batch_size, training.seed, state.epoch, state.batch
     ):
-        result = train_step(state, batch)
-        state.winners[chosen] = result["winners"]
-        state.wins += torch.bincount(result["winners"], minlength=len(state.wins))
-        state.losses += result["loss"] * torch.tensor([1.0, len(batch)], device=images.device)
+        done = state.epoch + state.batch * training.batch_size / len(images)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(training, done)
+        loss, distances = train_step(state, batch)
+        state.winners[chosen] = distances.argmin(1)
+        state.usage += cluster.usage(distances)
+        state.losses += loss * torch.tensor([1.0, len(batch)], device=images.device)
         state.batch += 1
         state.step += 1
         n_done += len(batch)
@@ -154,29 +162,28 @@ def train_epoch(
     state.epoch, state.batch = state.epoch + 1, 0
 
 
-def train_step(state: State, images: Tensor) -> dict[str, Tensor]:
-    """One step of Adam on images (b, c, h, w) -> the loss and the winners (b,)."""
-    loss, winners = state.net.loss(images)
+def train_step(state: State, images: Tensor) -> tuple[Tensor, Tensor]:
+    """One step of Adam on images (b, c, h, w) -> the loss, and the distances (b, k) before it."""
+    loss, distances = state.net.loss(images)
     state.optimizer.zero_grad()
     loss.backward()
     state.optimizer.step()
-    return {"loss": loss.detach(), "winners": winners}
+    return loss.detach(), distances
 
 
-def set_schedule(cfg: config.Config, state: State) -> None:
-    """Switches transformations on and lowers the learning rate, as the epoch asks for."""
-    training = cfg.training
-    state.net.n_active = 1 + sum(
-        state.epoch >= start for start in cfg.model.starts(training.n_epochs)
-    )
-    n_drops = sum(state.epoch >= milestone for milestone in training.milestones)
-    for group in state.optimizer.param_groups:
-        group["lr"] = training.lr * training.gamma**n_drops
+def learning_rate(training: config.Training, done: float) -> float:
+    """The rate when `done` epochs are over: steps at the milestones, then a cosine to zero."""
+    rate = training.lr * training.gamma ** sum(done >= m for m in training.milestones)
+    if training.cosine_from is None:
+        return rate
+    start = config.epochs(training.cosine_from, training.n_epochs)
+    share = min(max((done - start) / (training.n_epochs - start), 0.0), 1.0)
+    return rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def check(cfg: config.Config, state: State, run: Run | None, images_per_second: float) -> None:
-    """Rescues empty clusters and logs, every `check_interval` steps."""
-    shares = state.wins / state.wins.sum()
+    """Logs, and moves empty and redundant prototypes to where they help, every `check_interval`."""
+    shares = state.usage[0] / state.usage[0].sum()
     if run:
         run.log(
             "train",
@@ -186,16 +193,26 @@ def check(cfg: config.Config, state: State, run: Run | None, images_per_second: 
             images_per_second=round(images_per_second, 1),
             **{f"proportion/{k}": round(share, 5) for k, share in enumerate(shares.tolist())},
         )
-    if cfg.model.reassign_empty:
-        threshold = cfg.model.empty_cluster_threshold or 0.2 / len(shares)
-        generator = torch.Generator().manual_seed(cfg.training.seed * 1_000_003 + state.step)
-        empty = cluster.reassign_empty(state.net, state.optimizer, shares, threshold, generator)
-        if empty:
-            log.info(
-                "step %d: empty clusters %s start again as copies of the largest", state.step, empty
-            )
-    state.wins.zero_()
+    threshold = cfg.model.empty_cluster_threshold or 0.2 / len(shares)
+    empty = torch.nonzero(shares < threshold).flatten().tolist()
+    state.settling -= 1
+    if cfg.model.reassign_empty and empty:
+        reassign(cfg, state, empty, int(shares.argmax()), "empty")
+    elif cfg.model.redundancy and state.epoch < cfg.training.n_epochs / 2:
+        found = cluster.find_redundant(state.usage, state.settling, cfg.model.redundancy)
+        if found:
+            reassign(cfg, state, [found[0]], found[1], "redundant")
+    state.usage.zero_()
     state.losses[0] = 0
+
+
+def reassign(cfg: config.Config, state: State, clusters: list[int], donor: int, why: str) -> None:
+    generator = torch.Generator().manual_seed(cfg.training.seed * 1_000_003 + state.step)
+    cluster.reassign(state.net, state.optimizer, clusters, donor, generator)
+    state.settling[[*clusters, donor]] = CHECKS_TO_SETTLE
+    log.info(
+        "step %d: %s clusters %s start again as copies of %d", state.step, why, clusters, donor
+    )
 
 
 def log_epoch(run: Run, state: State, labels: np.ndarray | None) -> str:
@@ -224,7 +241,7 @@ def write_baseline(run: Run, cfg: config.Config, images: Tensor, labels: np.ndar
 
 def save(run: Run, state: State) -> None:
     """Writes a checkpoint; raises UserError, and leaves the one before, if a weight is NaN."""
-    tensors = {name: getattr(state, name) for name in ("winners", "wins", "losses")}
+    tensors = {name: getattr(state, name) for name in ("winners", "usage", "settling", "losses")}
     for i, moments in state.optimizer.state_dict()["state"].items():
         tensors |= {f"{i}.{name}": value.contiguous() for name, value in moments.items()}
     weights = {name: value.contiguous() for name, value in state.net.state_dict().items()}
@@ -250,7 +267,7 @@ def resume(run: Run, state: State) -> None:
         return
     model.load(state.net, checkpoint.path / "model.safetensors")
     path = checkpoint.path / "state.safetensors"
-    tensors, names = model.read(path), ("winners", "wins", "losses")
+    tensors, names = model.read(path), ("winners", "usage", "settling", "losses")
     saved = {name: tensors.pop(name) for name in names if name in tensors}
     model.fill({name: getattr(state, name) for name in names}, saved, path)
     groups = state.optimizer.param_groups
