@@ -42,9 +42,8 @@ def colorize(images: np.ndarray) -> np.ndarray:
     """
     if images.shape[3] != 1:
         raise UserError(f"dataset.colorize is for gray images, found {images.shape[3]} channels")
-    random = np.random.default_rng(SUBSET_SEED)
-    gain = random.uniform(-1, 1, (len(images), 1, 1, 3)).astype(np.float32)
-    bias = random.uniform(0, 1, (len(images), 1, 1, 3)).astype(np.float32)
+    random = np.random.default_rng(SUBSET_SEED).random((len(images), 2, 1, 1, 3), np.float32)
+    gain, bias = 2 * random[:, 0] - 1, random[:, 1]
     out = np.empty((*images.shape[:3], 3), np.uint8)
     for i in range(len(images)):  # one at a time: no float copy of the set
         color = np.abs(gain[i] * (images[i] / np.float32(255)) + bias[i])

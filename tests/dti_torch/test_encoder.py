@@ -27,8 +27,8 @@ def n_parameters(net):
         ("resnet18", 512, 11_689_512 - 513_000),
         ("resnet34", 512, 21_797_672 - 513_000),
         ("resnet50", 2048, 25_557_032 - 2_049_000),
-        # 3x3 convolutions 1-32-64-64-96 and norms, then 96 x 4 x 4 to 128
-        ("strided", 128, 9 * (32 + 2048 + 4096 + 6144) + 2 * 256 + 1536 * 128 + 128),
+        # at 14 pixels: 3x3 convolutions 1-32-64-64 and norms, then 64 x 4 x 4 to 128
+        ("strided", 128, 9 * (32 + 2048 + 4096) + 2 * 160 + 1024 * 128 + 128),
     ],
 )
 def test_an_encoder_has_its_size(name, n_features, expected):
