@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Transformation = Literal["identity", "color", "affine", "projective", "tps", "morpho"]
+Init = Literal["sample", "kmeans", "soup", "constant"]
 Encoder = Literal[
     "strided", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet18", "resnet34", "resnet50",
@@ -27,7 +28,7 @@ class Dataset:
 class Model:
     name: Literal["dtikmeans", "dtigmm"] = "dtikmeans"
     n_prototypes: int = 10
-    init: Literal["sample", "kmeans", "soup", "constant"] = "sample"
+    init: Init = "sample"
     init_value: float = 0.5  # gray level of `constant`
     encoder: Encoder = "resnet20"
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")

@@ -1,9 +1,4 @@
-"""DTI clustering as scikit-learn estimators.
-
-DTIKMeans(n_clusters=10, random_state=0).fit_predict(images)
-"""
-
-from __future__ import annotations
+"""DTI clustering as scikit-learn estimators, on arrays of images."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -20,9 +15,13 @@ from torch import Tensor
 
 from common import UserError
 from dti_torch import config, data, train
+from dti_torch.model import DTI
 
-BATCH = 256
-DROP = 5 / 6  # share of the training after which the learning rate is a tenth
+BATCH = 256  # images that are assigned at once
+MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training when n_epochs is not given
+FIRST_START, LAST_START = 1 / 15, 1 / 3  # of the transformations when curriculum is not given
+COSINE_FROM = 5 / 12
+REDUNDANCY = 0.1
 
 
 class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
@@ -35,9 +34,9 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         encoder: str = "strided",
         init: str = "sample",
         n_init: int = 1,
-        n_epochs: int = 60,
+        n_epochs: int | None = None,
         batch_size: int = 64,
-        lr: float = 1e-3,
+        lr: float = 2e-3,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.n_clusters = n_clusters
@@ -51,25 +50,18 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         self.lr = lr
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: object = None):
+    def fit(self, X: ArrayLike, y: object = None) -> "_DTI":
+        """Trains `n_init` times on images X and keeps the lowest loss."""
         images = _images(X)
-        if not 1 <= self.n_clusters <= len(images):
-            raise ValueError(f"n_clusters is {self.n_clusters}: expected 1 to {len(images)} images")
-        seeds = check_random_state(self.random_state).randint(2**31, size=self._whole("n_init"))
-        best = np.inf
-        for cfg in map(self._config, seeds.tolist()):
-            state = _train(cfg, images)
-            distances = _distances(state.net, images)
-            loss = self._loss(distances)
-            if not np.isfinite(loss):
-                raise ValueError(f"the loss became {loss}: expected a lower lr than {self.lr}")
-            if loss < best:
-                best = loss
-                self._net, self.n_iter_ = state.net, state.step
-                self.labels_, self.loss_ = distances.argmin(1), loss
-        shape = np.shape(X)[1:]
-        prototypes = self._net.prototypes.detach().movedim(1, -1)
-        self.cluster_centers_ = prototypes.cpu().numpy().reshape(-1, *shape)
+        n_init, random = self._count("n_init"), check_random_state(self.random_state)
+        fits = []
+        for seed in random.randint(2**31, size=n_init).tolist():
+            state, distances = _train(self._config(seed, len(images)), images)
+            fits.append((self._loss(distances), state, distances.argmin(1)))
+        self.loss_, state, self.labels_ = min(fits, key=lambda fit: fit[0])
+        self.n_iter_, self._net = state.step, state.net
+        prototypes = state.net.prototypes.detach().movedim(1, -1).cpu().numpy()
+        self.cluster_centers_ = prototypes.reshape(-1, *np.shape(X)[1:]).copy()
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -80,48 +72,51 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         """Distances (n, k) of each image to each prototype that has moved to meet it."""
         check_is_fitted(self)
         images = _images(X)
-        found, fitted = np.shape(X)[1:], self.cluster_centers_.shape[1:]
-        if found != fitted:
-            raise ValueError(f"X has images of shape {found}: expected {fitted}, as in fit")
+        found, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
+        if found != expected:
+            raise ValueError(f"X has images of shape {found}: expected {expected}, as in fit")
         return _distances(self._net, images)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
-        """Negative `loss_` on these images: higher is better."""
+        """The negative of what `loss_` is for the images of `fit`."""
         return -self._loss(self.transform(X))
 
-    def _config(self, seed: int) -> config.Config:
-        for name, value, known in (
-            ("init", self.init, ("sample", "kmeans", "soup", "constant")),
-            ("encoder", self.encoder, get_args(config.Encoder)),
-            *(
-                ("transformations", each, get_args(config.Transformation))
-                for each in self.transformations
+    def _config(self, seed: int, n: int) -> config.Config:
+        k, batch_size = self._count("n_clusters"), self._count("batch_size")
+        if k > n:
+            raise ValueError(f"n_clusters is {k}, but X has only {n} images")
+        choices = [
+            (name, "transformations", config.Transformation) for name in self.transformations
+        ]
+        choices += [(self.encoder, "encoder", config.Encoder), (self.init, "init", config.Init)]
+        for value, name, known in choices:
+            if value not in get_args(known):
+                expected = ", ".join(get_args(known))
+                raise ValueError(f"{name} {value!r} is not known: expected one of {expected}")
+        n_steps = len(list(data.bounds(n, batch_size)))  # an epoch
+        enough = max(MIN_EPOCHS, -(-MIN_STEPS // n_steps))
+        starts = np.linspace(FIRST_START, LAST_START, len(self.transformations) - 1)
+        return config.Config(
+            model=config.Model(
+                name=self._name,
+                n_prototypes=k,
+                init=self.init,
+                encoder=self.encoder,
+                transformations=tuple(self.transformations),
+                curriculum=tuple(starts if self.curriculum is None else self.curriculum),
+                redundancy=REDUNDANCY,
             ),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} is {value!r}: expected {', '.join(known)}")
-        curriculum, n_switches = self.curriculum, len(self.transformations) - 1
-        if curriculum is None:
-            curriculum = [0.5 * (i + 1) / n_switches for i in range(n_switches)]
-        n_epochs = self._whole("n_epochs")
-        model = config.Model(
-            name=self._name,
-            n_prototypes=self._whole("n_clusters"),
-            init=self.init,
-            encoder=self.encoder,
-            transformations=tuple(self.transformations),
-            curriculum=tuple(curriculum),
+            training=config.Training(
+                seed=seed,
+                lr=self.lr,
+                batch_size=batch_size,
+                n_epochs=enough if self.n_epochs is None else self._count("n_epochs"),
+                cosine_from=COSINE_FROM,
+                check_interval=max(20, n_steps),
+            ),
         )
-        training = config.Training(
-            seed=seed,
-            lr=self.lr,
-            batch_size=self._whole("batch_size"),
-            n_epochs=n_epochs,
-            milestones=(round(DROP * n_epochs),),
-        )
-        return config.Config(model=model, training=training)
 
-    def _whole(self, name: str) -> int:
+    def _count(self, name: str) -> int:
         value = getattr(self, name)
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} is {value!r}: expected a whole number above 0")
@@ -131,13 +126,12 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
 class DTIKMeans(_DTI):
     """K-means whose prototypes move to meet each image before they are compared with it.
 
-    Images (n, h, w) or (n, h, w, c), c 1 or 3, uint8 or floats in [0, 1]. fit(X) raises
-    ValueError for others. curriculum: when transformations 2, 3, ... start, as shares of the
-    training, evenly over its first half by default. n_init: trainings, of which the lowest loss is
-    kept. Distances are mean squared errors of a pixel in [0, 1].
+    Images are (n, h, w) or (n, h, w, c) with 1 or 3 channels, uint8 or floats in [0, 1]; others
+    raise ValueError. curriculum: when the transformations after the first start, as shares of the
+    training or in epochs. A distance is the mean squared error of the pixels, in [0, 1].
 
-    Fitted: labels_ (n,), cluster_centers_ (k, h, w[, c]) in [0, 1], loss_ (mean distance to the
-    nearest prototype), n_iter_ (steps).
+    After `fit`: labels_ (n,), cluster_centers_ (k, h, w[, c]) in [0, 1], loss_, the mean distance
+    to the nearest prototype, n_iter_, the number of steps.
     """
 
     _name = "dtikmeans"
@@ -148,16 +142,16 @@ class DTIKMeans(_DTI):
 
 
 class DTIGMM(_DTI):
-    """As DTIKMeans, with a Gaussian mixture in the place of K-means.
+    """As DTIKMeans with a Gaussian mixture in its place.
 
-    Distances are -log of mixing weight times likelihood, in nats; loss_ is the mean negative
-    log-likelihood.
+    A distance is -log of mixing weight times likelihood, in nats; `score` is the mean
+    log-likelihood and loss_ its negative.
     """
 
     _name = "dtigmm"
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
-        """The posterior of each cluster (n, k), mixing weights included."""
+        """The posterior of each cluster (n, k); rows sum to 1."""
         return softmax(-self.transform(X).astype(np.float64), axis=1)
 
     @staticmethod
@@ -166,34 +160,40 @@ class DTIGMM(_DTI):
 
 
 def _images(X: ArrayLike) -> Tensor:
-    """Images as the training has them (n, c, h, w), on the device; raises ValueError."""
+    """(n, c, h, w) as the training has them, uint8 or float32; raises ValueError."""
     X = np.asarray(X)
-    if X.ndim not in (3, 4) or 0 in X.shape or X.ndim == 4 and X.shape[3] not in (1, 3):
-        raise ValueError(f"X is {X.shape}: expected images (n, h, w) or (n, h, w, c), c 1 or 3")
-    if X.dtype != np.uint8:
-        if X.dtype.kind != "f":
-            raise ValueError(f"X is {X.dtype}: expected uint8, or floats in [0, 1]")
+    if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
+        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")
+    if X.dtype.kind == "f":
         X = X.astype(np.float32)
-        if not (X.min() >= 0 and X.max() <= 1):  # nor NaN
-            raise ValueError(f"X is {X.min():.4g} to {X.max():.4g}: expected uint8 or [0, 1]")
-    X = np.require(X, requirements=["C", "W"])  # what torch takes without a copy or a warning
-    return data.to_device(X if X.ndim == 4 else X[..., None], train.device())
+        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
+            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
+    elif X.dtype != np.uint8:
+        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
+    X = np.require(X.reshape(*X.shape[:3], -1), requirements=["C", "W"])  # else PyTorch warns
+    return data.to_device(X, train.device())
 
 
-def _train(cfg: config.Config, images: Tensor) -> train.State:
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        try:
+def _train(cfg: config.Config, images: Tensor) -> tuple[train.State, np.ndarray]:
+    """The trained state and its distances (n, k); raises ValueError where they become NaN."""
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
             state = train.begin(cfg, images)
-        except UserError as error:
-            raise ValueError(str(error)) from None
         for _ in range(cfg.training.n_epochs):
             for _ in train.train_epoch(cfg, state, images):
                 pass
-    state.net.eval()
-    return state
+        state.net.eval()
+        distances = _distances(state.net, images)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if not np.isfinite(distances).all():
+        raise ValueError(
+            f"the distances became NaN or infinite with lr {cfg.training.lr}: lower it"
+        )
+    return state, distances
 
 
 @torch.no_grad()
-def _distances(net: torch.nn.Module, images: Tensor) -> np.ndarray:
+def _distances(net: DTI, images: Tensor) -> np.ndarray:
     parts = [net(data.to_float(part)) for part in images.split(BATCH)]
     return torch.cat(parts).cpu().numpy()

@@ -18,6 +18,7 @@ from common import UserError
 from dti_torch import config, encoder, loss, transformer
 
 MIN_RESPONSIBILITY = 1e-6
+LARGEST = 1e6  # parameter that a warp is tried with
 CHUNK = 4_000_000  # values of moved prototypes held at once: memory does not grow with their number
 
 
@@ -95,7 +96,8 @@ class DTI(nn.Module):
     def predict_parameters(self, images: Tensor) -> list[Tensor]:
         """images (b, c, h, w) -> for each active transformation (k, b, p).
 
-        While only transformations without parameters are active, the encoder does not run.
+        While only transformations without parameters are active, the encoder does not run. Raises
+        UserError in place of NaN, on the CPU.
         """
         active = range(self.n_active)
         if not any(self.transformations[i].n_parameters for i in active):
@@ -104,7 +106,12 @@ class DTI(nn.Module):
             images.device.type, self.encoder_dtype, self.encoder_dtype != torch.float32
         ):
             features = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        return [self.regressors[i](features.to(images.dtype)) for i in active]
+        parameters = [self.regressors[i](features.to(images.dtype)) for i in active]
+        # on the CPU a coordinate that is NaN makes grid_sample crash the process
+        values = [p.detach().abs() for p in parameters]
+        if images.device.type == "cpu" and not all((v < LARGEST).all() for v in values):
+            raise UserError("predicted transformations are NaN or infinite: lower training.lr")
+        return parameters
 
     def move(self, prototypes: Tensor, parameters: list[Tensor]) -> Tensor:
         """prototypes (n, 1, c, h, w), active parameters (n, m, p) -> (n, m or 1, c, h, w)"""

@@ -164,7 +164,10 @@ def train_epoch(
 
 def train_step(state: State, images: Tensor) -> tuple[Tensor, Tensor]:
     """One step of Adam on images (b, c, h, w) -> the loss, and the distances (b, k) before it."""
-    loss, distances = state.net.loss(images)
+    try:
+        loss, distances = state.net.loss(images)
+    except UserError as error:
+        raise UserError(f"step {state.step + 1}: {error}") from None
     state.optimizer.zero_grad()
     loss.backward()
     state.optimizer.step()
@@ -177,7 +180,8 @@ def learning_rate(training: config.Training, done: float) -> float:
     if training.cosine_from is None:
         return rate
     start = config.epochs(training.cosine_from, training.n_epochs)
-    share = min(max((done - start) / (training.n_epochs - start), 0.0), 1.0)
+    # a training that ends before the start keeps its rate
+    share = min(max((done - start) / max(training.n_epochs - start, 1e-9), 0.0), 1.0)
     return rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
