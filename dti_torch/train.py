@@ -27,7 +27,7 @@ from dti_torch import cluster, config, data, model, pictures
 log = logging.getLogger("dti_torch.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-CHECKS_TO_SETTLE = 4
+CHECKS_TO_SETTLE = 10
 
 
 @dataclass
