@@ -95,7 +95,8 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
                 raise ValueError(f"{name} {value!r} is not known: expected one of {expected}")
         n_steps = len(list(data.bounds(n, batch_size)))  # an epoch
         enough = max(MIN_EPOCHS, -(-MIN_STEPS // n_steps))
-        starts = np.linspace(FIRST_START, LAST_START, len(self.transformations) - 1)
+        n_starts = max(0, len(self.transformations) - 1)
+        starts = np.linspace(FIRST_START, LAST_START, n_starts)
         return config.Config(
             model=config.Model(
                 name=self._name,

@@ -185,7 +185,8 @@ class DTI(nn.Module):
             image, prototype = torch.arange(len(images), device=images.device), winners
         else:
             gammas = loss.responsibilities(distances, self.mixing_logits.detach())
-            image, prototype = torch.nonzero(gammas > self.min_responsibility, as_tuple=True)
+            negligible = gammas <= self.min_responsibility  # what is NaN is not: the loss shows it
+            image, prototype = torch.nonzero(~negligible, as_tuple=True)
         pairs = self.pair_distances(
             images[image][:, None], prototype, [p[prototype, image][:, None] for p in parameters]
         )[:, 0]
