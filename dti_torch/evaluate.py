@@ -72,16 +72,15 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
 
 
 def published(cfg: Config) -> dict[str, dict]:
-    """The published accuracy on this data set, from results.csv, if there is one."""
+    """What has been published for this data set, from results.csv, if anything has."""
+    name = "_".join(filter(None, [cfg.dataset.name, cfg.dataset.split]))
     with open(Path(__file__).with_name("results.csv"), newline="") as file:
-        for row in csv.DictReader(file):
-            if (
-                row["seed"] == "published"
-                and row["metric"] == "acc"
-                and row["config"] == cfg.dataset.name
-            ):
-                return {"published": {"name": row["machine"], "acc": float(row["value"])}}
-    return {}
+        rows = [row for row in csv.DictReader(file) if row["seed"] == "published"]
+    rows = [row for row in rows if row["config"] == f"{name}.yml"]
+    if not rows:
+        return {}
+    values = {row["metric"]: float(row["value"]) for row in rows}
+    return {"published": {"name": f"published ({rows[0]['machine']})"} | values}
 
 
 if __name__ == "__main__":
