@@ -84,9 +84,12 @@ class DTI(nn.Module):
             n_features = self.encoder.eval()(torch.zeros(1, *shape)).shape[1]
         self.train()
         self.transformations = transformer.build(cfg, tuple(shape))
-        self.regressors = nn.ModuleList(
-            transformer.Regressors(n_prototypes, n_features, t.n_parameters)
-            for t in self.transformations
+        self.regressors = nn.ModuleDict(
+            {
+                str(i): transformer.Regressors(n_prototypes, n_features, t.n_parameters)
+                for i, t in enumerate(self.transformations)
+                if t.n_parameters
+            }
         )
         weights = torch.ones(shape[1:])
         if cfg.gaussian_weights_std:
@@ -99,14 +102,18 @@ class DTI(nn.Module):
         While only transformations without parameters are active, the encoder does not run. Raises
         UserError in place of NaN, on the CPU.
         """
-        active = range(self.n_active)
-        if not any(self.transformations[i].n_parameters for i in active):
-            return [images.new_zeros(len(self.prototypes), len(images), 0) for _ in active]
+        active = [str(i) for i in range(self.n_active)]
+        nothing = images.new_zeros(len(self.prototypes), len(images), 0)
+        if not any(i in self.regressors for i in active):
+            return [nothing for _ in active]
         with torch.autocast(
             images.device.type, self.encoder_dtype, self.encoder_dtype != torch.float32
         ):
             features = self.encoder(images.contiguous(memory_format=torch.channels_last))
-        parameters = [self.regressors[i](features.to(images.dtype)) for i in active]
+        features = features.to(images.dtype)
+        parameters = [
+            self.regressors[i](features) if i in self.regressors else nothing for i in active
+        ]
         # on the CPU a coordinate that is NaN makes grid_sample crash the process
         values = [p.detach().abs() for p in parameters]
         if images.device.type == "cpu" and not all((v < LARGEST).all() for v in values):

@@ -92,7 +92,7 @@ class Oracle(nn.Module):
                 getattr(self, name).copy_(getattr(net, name))
         for k, regressors in enumerate(self.regressors):
             for t, layers in regressors.items():
-                ours = net.regressors[int(t)]
+                ours = net.regressors[t]
                 for i, linear in enumerate(layers[::2]):
                     linear.weight.copy_(ours.weights[i][k].T)
                     linear.bias.copy_(ours.biases[i][k, 0])

@@ -186,10 +186,10 @@ def test_every_empty_cluster_starts_again_as_the_largest_at_one_check():
         model=config.Model(n_prototypes=4, encoder="strided", transformations=("affine",))
     )
     state = train.begin(cfg, pictures(20))
-    nn.init.normal_(state.net.regressors[0].biases[2])
+    nn.init.normal_(state.net.regressors["0"].biases[2])
     state.usage[0] = torch.tensor([30.0, 1.0, 68.0, 1.0])  # 0.2 / 4 is 5 %
     train.check(cfg, state, None, 0.0)
-    biases = state.net.regressors[0].biases[2]
+    biases = state.net.regressors["0"].biases[2]
     assert torch.equal(biases[1], biases[2]) and torch.equal(biases[3], biases[2])
     assert not torch.equal(biases[0], biases[2])
     assert not state.usage.any()  # counted anew
