@@ -64,12 +64,11 @@ def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:
         spread = to_pixels(deviations / deviations.max())
         pictures.save_png(folder / "deviations.png", pictures.grid(spread, columns, scale=scale))
     frames = [np.load(path) for path in sorted((run.path / "evolution").glob("*.npz"))]
-    grids = [pictures.grid(frame["prototypes"], columns, scale=scale) for frame in frames]
-    pictures.save_gif(folder / "prototypes.gif", grids)
-    pictures.save_gif(
-        folder / "queries.gif",
-        [_query_rows(queries, frame["queries"], None, scale) for frame in frames],
-    )
+    if frames:  # a run that was stopped in its first epoch has none
+        grids = [pictures.grid(frame["prototypes"], columns, scale=scale) for frame in frames]
+        pictures.save_gif(folder / "prototypes.gif", grids)
+        rows = [_query_rows(queries, frame["queries"], None, scale) for frame in frames]
+        pictures.save_gif(folder / "queries.gif", rows)
     batch = data.to_float(data.to_device(queries, net.prototypes.device))
     with torch.no_grad():
         moved, nearest = to_pixels(net.moved(batch)), net(batch).argmin(1).tolist()

@@ -23,7 +23,9 @@ model:
   encoder: strided
   transformations: [identity, affine, tps]
   curriculum: [1, 2]
-training: {n_epochs: 3, batch_size: 32, lr: 0.01, milestones: [2], check_interval: 3}
+  redundancy: 0.5
+training:
+  {n_epochs: 3, batch_size: 32, lr: 0.01, milestones: [2], cosine_from: 1, check_interval: 3}
 """
 
 # Has loaded once what takes seconds, and becomes each script by a fork. STRIKE=6:SIGTERM sends

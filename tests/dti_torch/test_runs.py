@@ -291,6 +291,12 @@ def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
     assert [path.name for path in sorted(run.glob("evolution/*"))] == names
 
 
+def test_a_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout):
+    run = checkout.train(strike="2:SIGTERM").run
+    assert checkout.score(run)["n"] == 120
+    assert checkout("common.report", run).code == 0
+
+
 def test_a_stopped_mixture_goes_on_as_if_never_stopped(checkout):
     mixture = ["--model.name", "dtigmm", "--training.n_epochs", 3]
     expected, run = checkout.train(*mixture).run, checkout.train(*mixture, strike="6:SIGTERM").run
