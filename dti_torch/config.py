@@ -19,6 +19,7 @@ class Dataset:
     split: str = ""  # "train", "test", ...; a collection's tag; empty: the whole set
     root: str | None = None  # where data lies; default: DATA_ROOT, else data/
     size: int | None = None  # pixels, square; photos are resized and cropped at the centre
+    margin: int = 0  # black pixels around each image: what fills its frame cannot be zoomed into
     n_images: int | None = None  # a fixed random subset; paper's mnist_1k: 1000
     colorize: bool = False  # random foreground and background colours: the paper's mnist_color
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
@@ -40,7 +41,7 @@ class Model:
     gaussian_weights_std: float | None = None  # pixels; weighs the centre of the image higher
     empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
     reassign_empty: bool = True  # overwrite empty clusters by the largest one
-    # in the first half, also move a prototype without which the loss would rise by less than this
+    # for three quarters, also move a prototype without which the loss would rise by less than this
     # share of the worst cluster's part of it; 0 is the paper: only empty clusters move
     redundancy: float = 0.0
     sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance

@@ -18,6 +18,9 @@ def load(cfg: config.Dataset) -> datasets.Images:
     found = datasets.load(cfg.name, cfg.split, cfg.root, cfg.path, cfg.size, cfg.max_bad)
     if cfg.n_images is not None:
         found = _subset(found, cfg.n_images)
+    if cfg.margin:
+        sides = [(0, 0), (cfg.margin, cfg.margin), (cfg.margin, cfg.margin), (0, 0)]
+        found = dataclasses.replace(found, images=np.pad(found.images, sides))
     if cfg.colorize:
         found = dataclasses.replace(found, images=colorize(found.images))
     return found

@@ -27,7 +27,7 @@ from dti_torch import cluster, config, data, model, pictures
 log = logging.getLogger("dti_torch.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-CHECKS_TO_SETTLE = 10
+CHECKS_TO_SETTLE = 8
 
 
 @dataclass
@@ -202,7 +202,7 @@ def check(cfg: config.Config, state: State, run: Run | None, images_per_second: 
     state.settling -= 1
     if cfg.model.reassign_empty and empty:
         reassign(cfg, state, empty, int(shares.argmax()), "empty")
-    elif cfg.model.redundancy and state.epoch < cfg.training.n_epochs / 2:
+    elif cfg.model.redundancy and state.epoch < 0.75 * cfg.training.n_epochs:
         found = cluster.find_redundant(state.usage, state.settling, cfg.model.redundancy)
         if found:
             reassign(cfg, state, [found[0]], found[1], "redundant")
