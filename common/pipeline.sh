@@ -8,13 +8,20 @@ if [ -n "${cuda-}" ]; then export CUDA_VISIBLE_DEVICES=$cuda; fi
 # Bash heeds no signal while a foreground command runs. So each step is a background job in a group of its own, to which
 # SIGTERM, Ctrl-C and a closed terminal are handed on once, as the SIGTERM that the entry scripts end cleanly on.
 set -m
-job= stopped=
-trap 'stopped=143; kill -TERM "$job" 2>/dev/null || true' INT TERM HUP
+job= stopped= told=
+tell() { # once: the signal may come between the start of a job and knowing its number
+    if [ -n "$stopped" ] && [ -n "$job" ] && [ -z "$told" ]; then
+        told=1
+        kill -TERM "$job" 2>/dev/null || true
+    fi
+}
+trap 'stopped=143; tell' INT TERM HUP
 
 step() { # its exit code is the command's, but never 0 after a signal
+    job=
     "$@" &
     job=$!
-    if [ -n "$stopped" ]; then kill -TERM "$job"; fi
+    tell
     local code=0
     wait "$job" || code=$?
     while kill -0 "$job" 2>/dev/null; do # wait returns early on a signal
