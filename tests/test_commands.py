@@ -20,11 +20,10 @@ if "--fail" in arguments:
     sys.exit(3)
 if "--wait" in arguments:
     def stop(number, frame):
-        sys.stderr.write("got %d\\n" % number)
+        os.write(2, b"got %d\\n" % number)
         sys.exit(128 + number)
     signal.signal(signal.SIGTERM, stop)
-    sys.stderr.write("waiting\\n")
-    sys.stderr.flush()
+    os.write(2, b"waiting\\n")  # unbuffered: the signal may come in the middle of it
     signal.pause()
 here = pathlib.Path(__file__).resolve().parent
 run = here / "runs" / "toy" / ("run%d" % len(list(here.glob("runs/toy/*"))))
@@ -120,7 +119,7 @@ def test_a_signal_reaches_the_training_once_and_ends_the_script(toy, script, num
     assert process.stderr.readline() == "waiting\n"
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 128 + signal.SIGTERM, err
     assert err.count(f"got {int(signal.SIGTERM)}\n") == 1
     assert out == ""
 
