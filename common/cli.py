@@ -81,7 +81,7 @@ def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[A
         return _resume(parser, paper, own, given)
     own_images = "dataset.path" in given and (paper / "configs/folder.yml").exists()
     name = own.get("config", "folder.yml" if own_images else default)
-    cfg = parser.build(parser.load(_config_file(name, paper)) | given)
+    cfg = parser.build(_absolute(parser.load(_config_file(name, paper)) | given))
     plain = json.loads(json.dumps(dataclasses.asdict(cfg)))  # tuples become lists, as in YAML
     return cfg, Run.create(paper, cfg.dataset.name, own.get("tag", "default"), plain)
 
@@ -94,13 +94,19 @@ def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any
         given = parser.load(_config_file(own["config"], paper)) | given
     if "tag" in own:
         given |= {"tag": own["tag"]}
-    for key, value in given.items():
+    for key, value in _absolute(given).items():
         kept = (saved | run.meta).get(key)
         if value != kept:
             raise UserError(f"--{key} {value}: the resumed run has {kept} and keeps it")
     if run.meta.get("status") == "done":
         raise UserError(f"{run.path} is already finished; without --resume a new run starts")
     return cfg, run
+
+
+def _absolute(values: dict[str, Any]) -> dict[str, Any]:
+    """Folders in full: pred.py and --resume may be called from another one."""
+    folders = [key for key in ("dataset.path", "dataset.root") if values.get(key)]
+    return values | {key: os.path.abspath(values[key]) for key in folders}
 
 
 def open_run(

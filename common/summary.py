@@ -44,10 +44,10 @@ def table(runs: Sequence[Path], summary: Summary) -> str:
     if summary.best is not None:
         rows.append((f"lowest loss: {rows[summary.best][0]}", summary.values[summary.best]))
     width = max(len(title) for title, _ in rows)
-    lines = [" " * width + "".join(f"{name:>16}" for name in summary.names)]
+    lines = [" " * width + "".join(f"{name:>18}" for name in summary.names)]
     for title, values in rows:
         cells = ("-" if math.isnan(value) else f"{value:.4f}" for value in values)
-        lines.append(f"{title:{width}}" + "".join(f"{cell:>16}" for cell in cells))
+        lines.append(f"{title:{width}}" + "".join(f"{cell:>18}" for cell in cells))
     return "\n".join(lines)
 
 

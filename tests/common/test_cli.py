@@ -87,7 +87,8 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_class(sta
 
 
 def test_own_images_have_a_config_of_their_own(start):
-    assert start("--dataset.path", "photos")[0].dataset == Dataset("folder", "photos")
+    photos = str(Path("photos").resolve())  # another folder may be the current one later
+    assert start("--dataset.path", "photos")[0].dataset == Dataset("folder", photos)
     assert start("--dataset.path", "photos", "--config", "digits.yml")[0].dataset.name == "digits"
 
 
