@@ -24,6 +24,10 @@ class Dataset:
     colorize: bool = False  # random foreground and background colours: the paper's mnist_color
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
+    def __post_init__(self) -> None:
+        _require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
+        _require(self.margin >= 0, "dataset.margin", self.margin, "0 or more")
+
 
 @dataclass(frozen=True)
 class Model:

@@ -18,9 +18,7 @@ def load(cfg: config.Dataset) -> datasets.Images:
     found = datasets.load(cfg.name, cfg.split, cfg.root, cfg.path, cfg.size, cfg.max_bad)
     if cfg.n_images is not None:
         found = _subset(found, cfg.n_images)
-    if cfg.margin:
-        sides = [(0, 0), (cfg.margin, cfg.margin), (cfg.margin, cfg.margin), (0, 0)]
-        found = dataclasses.replace(found, images=np.pad(found.images, sides))
+    found = add_margin(found, cfg.margin)
     if cfg.colorize:
         found = dataclasses.replace(found, images=colorize(found.images))
     return found
@@ -36,6 +34,12 @@ def _subset(found: datasets.Images, n: int) -> datasets.Images:
         labels=None if found.labels is None else found.labels[keep],
         paths=[found.paths[i] for i in keep],
     )
+
+
+def add_margin(found: datasets.Images, margin: int) -> datasets.Images:
+    """The same images with `margin` black pixels on every side."""
+    sides = [(0, 0), (margin, margin), (margin, margin), (0, 0)]
+    return dataclasses.replace(found, images=np.pad(found.images, sides)) if margin else found
 
 
 def colorize(images: np.ndarray) -> np.ndarray:

@@ -43,11 +43,11 @@ def main() -> None:
             raise UserError("the data set is not what it was in training: give it as --input")
     else:
         source = Path(args.input)
-        dataset = fit_to(
-            net,
-            datasets.load("folder", path=source, size=size_of(net), max_bad=cfg.dataset.max_bad),
-        )
+        dataset = fit_to(net, load_new(cfg.dataset, net, source))
         out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+    found, expected = dataset.images.shape[1:], tuple(net.prototypes.movedim(1, -1).shape[1:])
+    if found != expected:
+        raise UserError(f"the config gives images {found}, the prototypes are {expected}")
     distances, moved = predict(net, dataset.images)
     write(out, net, dataset, distances, moved)
     log.info(
@@ -74,10 +74,12 @@ def load(cfg: config.Config, run: Run) -> model.DTI:
     return net.eval()
 
 
-def size_of(net: model.DTI) -> int | tuple[int, int]:
-    """The size to load new images in; a square is cut from their centre, as for the training."""
-    height, width = net.prototypes.shape[2:]
-    return height if height == width else (height, width)
+def load_new(cfg: config.Dataset, net: model.DTI, source: Path) -> datasets.Images:
+    """New images of the prototypes' size; a square is cut from their centre, as in training."""
+    height, width = (side - 2 * cfg.margin for side in net.prototypes.shape[2:])
+    size = height if height == width else (height, width)
+    found = datasets.load("folder", path=source, size=size, max_bad=cfg.max_bad)
+    return data.add_margin(found, cfg.margin)
 
 
 def fit_to(net: model.DTI, dataset: datasets.Images) -> datasets.Images:
