@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Twelve steps: three epochs of four batches, each with one more transformation.
 TINY = """
-dataset: {name: digits, n_images: 120}
+dataset: {name: digits, n_images: 120, margin: 1}
 model:
   n_prototypes: 4
   encoder: strided
