@@ -83,6 +83,8 @@ def copy_of(run, tmp_path):
         ("model: {curriculum: [-1, 2, 3]}", "expected epochs in rising order"),
         ("model: {kernel_size: 4}", "model.kernel_size is 4: expected odd"),
         ("model: {var_min: 0}", "model.var_min is 0.0: expected more than 0"),
+        ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
+        ("dataset: {margin: -1}", "dataset.margin is -1: expected 0 or more"),
         ("training: {lr: .nan}", "training.lr: expected a finite number"),
         ("training: {lr: .inf}", "training.lr: expected a finite number"),
         ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
@@ -345,7 +347,7 @@ def test_a_pickle_in_the_predictions_is_refused_and_not_executed(checkout, whole
         (
             "n_prototypes: 4",
             "n_prototypes: 5",
-            r"prototypes is (4, 1, 8, 8), the config expects (5, 1, 8, 8)",
+            "prototypes is (4, 1, 10, 10), the config expects (5, 1, 10, 10)",
         ),
         ("encoder: strided", "encoder: resnet20", "encoder.layers"),
         ("- tps", "- color", "regressors.2"),
@@ -383,6 +385,23 @@ def test_another_number_of_images_is_no_way_to_go_on(checkout, stopped, tmp_path
     config = run / "config.yml"
     config.write_text(config.read_text().replace("n_images: 120", "n_images: 60"))
     assert "winners is (120,), the config expects (60,)" in one_line(checkout.resume(run))
+
+
+@pytest.mark.parametrize(
+    ("found", "other", "difference"),
+    [
+        ("margin: 1", "margin: 2", "images (12, 12, 1), the prototypes are (10, 10, 1)"),
+        ("colorize: false", "colorize: true", "(10, 10, 3), the prototypes are (10, 10, 1)"),
+    ],
+)
+def test_images_of_another_config_are_refused(
+    checkout, stopped, tmp_path, found, other, difference
+):
+    run = copy_of(stopped, tmp_path)
+    config = run / "config.yml"
+    assert found in config.read_text()
+    config.write_text(config.read_text().replace(found, other))
+    assert difference in one_line(checkout.pred(run))
 
 
 def test_images_that_changed_since_the_run_began_are_refused(checkout, photos):
