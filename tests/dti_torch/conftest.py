@@ -56,7 +56,7 @@ for line in sys.stdin:
     if child:
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
-    signal.alarm(300)
+    signal.alarm(600)
     os.environ.update(job["environment"])
     os.chdir(job["cwd"])
     for number, path in ((1, job["out"]), (2, job["err"])):
