@@ -19,9 +19,10 @@ from dti_torch.model import DTI
 
 BATCH = 256  # images that are assigned at once
 MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training when n_epochs is not given
-FIRST_START, LAST_START = 1 / 15, 1 / 3  # of the transformations when curriculum is not given
-COSINE_FROM = 5 / 12
-REDUNDANCY = 0.1
+# what is best for the handwritten digits; shares of the training
+FIRST_START, LAST_START = 0.05, 0.63  # of the transformations when curriculum is not given
+COSINE_FROM = 0.74
+REDUNDANCY = 0.3
 
 
 class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
