@@ -180,7 +180,10 @@ class Run:
             text = json.dumps(values, indent=2, allow_nan=False, default=_plain)
         except ValueError:
             raise UserError(f"a value of {name} is NaN or infinite: nothing is written") from None
-        _replace(self.path / name, text + "\n")
+        try:
+            _replace(self.path / name, text + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path / name}: {error.strerror}") from None
 
     @property
     def images(self) -> Path:

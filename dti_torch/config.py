@@ -86,7 +86,6 @@ class Training:
     lr: float = 1e-3
     batch_size: int = 128
     n_epochs: int = 40
-    n_restarts: int = 1  # train this many seeds and keep the lowest loss
     weight_decay: float = 1e-6  # of the encoder and regressors, not of the prototypes
     milestones: tuple[int, ...] = ()  # epochs when the learning rate is multiplied by `gamma`
     gamma: float = 0.1

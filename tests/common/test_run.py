@@ -382,3 +382,9 @@ def test_a_folder_without_config_or_meta_is_no_run(run, tmp_path):
     (run.path / "meta.json").write_text('{"argv": [')
     with pytest.raises(UserError, match="meta.json"):
         Run.open(run.path)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(run):
+    (run.path / "scores.json").mkdir()  # a folder in its place stops root too
+    with pytest.raises(UserError, match="cannot write .*scores.json"):
+        run.write_json("scores.json", {"acc": 1.0})
