@@ -4,17 +4,15 @@ What is not below DATA_ROOT is taken from the system's own copies, else download
 data/README.md says where each set lies.
 """
 
-import contextlib
 import dataclasses
 import difflib
 import functools
-import gzip
 import hashlib
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common import UserError, download, images
+from common import UserError, download, formats, images
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 DEFAULT_SIZE = 64  # of a folder whose images differ in size
@@ -134,7 +132,7 @@ def _place(name: str, root: Path, file: str) -> Path | None:
     return next((path for path in (root / file, root / bare, *system) if path.exists()), None)
 
 
-# ---- sets in official formats: a reader takes one split's files, gives images and labels
+# ---- sets in official formats
 
 
 def _load_arrays(name: str, split: str, root: Path, size: int | tuple[int, int] | None) -> Images:
@@ -169,113 +167,6 @@ def _checksum_arrays(pixels: np.ndarray, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # a damaged file makes its parser raise nearly anything
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged or something else: {reason}") from error
-
-
-def _expect(right: bool, text: str) -> None:
-    if not right:
-        raise ValueError(text)
-
-
-def _key(file: Mapping, key: str) -> np.ndarray:
-    _expect(key in file, f"no key {key!r}")
-    return np.asarray(file[key])
-
-
-def _read_idx(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    pixels, labels = _idx(paths[0], 3), _idx(paths[1], 1)
-    return pixels[..., None], labels.astype(np.int64)
-
-
-def _idx(path: Path, n_dims: int) -> np.ndarray:
-    with _reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        data = bytearray(file.read())  # writable, as torch wants it
-        magic = int.from_bytes(data[:4], "big")
-        _expect(magic == 0x800 + n_dims, f"magic number {magic:#x}, expected {0x800 + n_dims:#x}")
-        shape = [int(n) for n in np.frombuffer(data, ">u4", n_dims, 4)]
-        values = np.frombuffer(data, np.uint8, offset=4 + 4 * n_dims)
-        _expect(values.size == math.prod(shape), f"{values.size} values, expected {shape}")
-        return values.reshape(shape)
-
-
-def _read_libsvm(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_svmlight_file
-
-    with _reading(paths[0]):
-        values, labels = load_svmlight_file(str(paths[0]), n_features=256, zero_based=False)
-        values = values.toarray()
-        _expect(np.abs(values).max() <= 1, "values outside -1 to 1")  # and NaN
-        pixels = np.rint((values + 1) * 127.5).astype(np.uint8).reshape(-1, 16, 16, 1)
-        return pixels, labels.astype(np.int64) - 1
-
-
-def _mat(path: Path, key: str) -> np.ndarray:
-    import scipy.io
-
-    return _key(scipy.io.loadmat(path, variable_names=[key]), key)
-
-
-def _read_svhn(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    with _reading(paths[0]):
-        pixels, labels = _mat(paths[0], "X"), _mat(paths[0], "y")
-        _expect(pixels.shape[:3] == (32, 32, 3), f"X is {pixels.shape}, expected (32, 32, 3, n)")
-        # the digit 0 is stored as 10
-        return np.ascontiguousarray(pixels.transpose(3, 0, 1, 2)), labels.ravel().astype(int) % 10
-
-
-def _read_affnist(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    with _reading(paths[0]):
-        data = _mat(paths[0], "affNISTdata")[0, 0]
-        pixels, labels = data["image"], data["label_int"]
-        _expect(len(pixels) == 1600, f"image is {pixels.shape}, expected (1600, n)")
-        return np.ascontiguousarray(pixels.T).reshape(-1, 40, 40, 1), labels.ravel().astype(int)
-
-
-def _read_cifar(paths: list[Path], n_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Records of n_labels bytes (the last one is the finest) and 3072 bytes, channel by channel."""
-    records = []
-    for path in paths:
-        with _reading(path):
-            data = np.fromfile(path, np.uint8)
-            width = n_labels + 3072
-            _expect(data.size % width == 0, f"{data.size} bytes, expected a multiple of {width}")
-            records.append(data.reshape(-1, width))
-    data = np.concatenate(records)
-    return _channels_last(data[:, n_labels:]), data[:, n_labels - 1].astype(np.int64)
-
-
-def _channels_last(rows: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-
-
-def _read_imagenet32(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    pixels, labels = [], []
-    for path in paths:
-        with _reading(path), np.load(path, allow_pickle=False) as file:
-            rows = _key(file, "data")
-            _expect(rows.dtype == np.uint8, f"data is {rows.dtype}, expected uint8")
-            pixels.append(_channels_last(rows))
-            labels.append(_key(file, "labels").ravel().astype(np.int64) - 1)
-    return np.concatenate(pixels), np.concatenate(labels)
-
-
-def _read_frgc(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    import h5py
-
-    with _reading(paths[0]), h5py.File(paths[0], "r") as file:
-        data, labels = _key(file, "data"), _key(file, "labels").ravel()
-        _expect(data.ndim == 4 and data.shape[1] == 3, f"data is {data.shape}, not (n, 3, w, h)")
-        _expect(1 < data.max() <= 255, f"values up to {data.max()}, expected 255")  # and NaN
-        pixels = np.ascontiguousarray(data.swapaxes(1, 3).astype(np.uint8))
-        return pixels, np.unique(labels, return_inverse=True)[1]
-
-
 def _read_digits(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
@@ -308,20 +199,20 @@ _CIFAR10 = "airplane,automobile,bird,cat,deer,dog,frog,horse,ship,truck".split("
 
 _ARRAYS = {
     "digits": _Arrays(_read_digits, {"all": []}, _numbers(10)),
-    "mnist": _Arrays(_read_idx, _idx_files("MNIST"), _numbers(10)),
-    "fashion_mnist": _Arrays(_read_idx, _idx_files("FashionMNIST"), _CLOTHES),
+    "mnist": _Arrays(formats.idx, _idx_files("MNIST"), _numbers(10)),
+    "fashion_mnist": _Arrays(formats.idx, _idx_files("FashionMNIST"), _CLOTHES),
     "usps": _Arrays(
-        _read_libsvm, {"train": ["USPS/usps.bz2"], "test": ["USPS/usps.t.bz2"]}, _numbers(10)
+        formats.libsvm, {"train": ["USPS/usps.bz2"], "test": ["USPS/usps.t.bz2"]}, _numbers(10)
     ),
     "svhn": _Arrays(
-        _read_svhn,
+        formats.svhn,
         {split: [f"SVHN/{split}_32x32.mat"] for split in ("train", "test", "extra")},
         _numbers(10),
     ),
-    "affnist_test": _Arrays(_read_affnist, {"test": ["affNIST_test.mat"]}, _numbers(10)),
-    "frgc": _Arrays(_read_frgc, {"all": ["FRGC/data4torch.h5"]}, _numbers(20)),
+    "affnist_test": _Arrays(formats.affnist, {"test": ["affNIST_test.mat"]}, _numbers(10)),
+    "frgc": _Arrays(formats.frgc, {"all": ["FRGC/data4torch.h5"]}, _numbers(20)),
     "cifar10": _Arrays(
-        functools.partial(_read_cifar, n_labels=1),
+        functools.partial(formats.cifar, n_labels=1),
         {
             "train": [f"cifar-10-batches-bin/data_batch_{i}.bin" for i in range(1, 6)],
             "test": ["cifar-10-batches-bin/test_batch.bin"],
@@ -329,12 +220,12 @@ _ARRAYS = {
         _CIFAR10,
     ),
     "cifar100": _Arrays(
-        functools.partial(_read_cifar, n_labels=2),
+        functools.partial(formats.cifar, n_labels=2),
         {split: [f"cifar-100-binary/{split}.bin"] for split in ("train", "test")},
         _numbers(100),
     ),
     "imagenet32": _Arrays(
-        _read_imagenet32,
+        formats.imagenet32,
         {
             "train": [f"Imagenet32_train_npz/train_data_batch_{i}.npz" for i in range(1, 11)],
             "test": ["Imagenet32_val_npz/val_data.npz"],
@@ -528,25 +419,29 @@ class Segmentation:
     def truths(self, i: int) -> list[np.ndarray]:
         """One int64 (h, w) for each annotator. Raises UserError for a damaged file."""
         path = self.truth_paths[i]
-        with _reading(path), Image.open(self.paths[i]) as image:
+        with formats.reading(path), Image.open(self.paths[i]) as image:
             if path.suffix == ".mat":
-                cells = _mat(path, "groundTruth").ravel()
+                cells = formats.mat(path, "groundTruth").ravel()
                 truths = [cell["Segmentation"][0, 0].astype(np.int64) for cell in cells]
             else:
                 truths = [self._labels(path)]
             for truth in truths:
                 expected = (image.height, image.width)
-                _expect(truth.shape == expected, f"labels {truth.shape}, image {expected}")
+                formats.expect(truth.shape == expected, f"labels {truth.shape}, image {expected}")
             return truths
 
     def _labels(self, path: Path) -> np.ndarray:
         with Image.open(path) as picture:
-            _expect(picture.mode in ("L", "P"), f"mode {picture.mode}, expected one label a pixel")
+            formats.expect(
+                picture.mode in ("L", "P"), f"mode {picture.mode}, expected one label a pixel"
+            )
             labels = np.array(picture, np.int64)
         if self.ignore == 255:  # ADE20K counts from 1, 0 is what nobody named
             labels = np.where(labels == 0, 255, labels - 1)
         highest = labels[labels != self.ignore].max(initial=0)
-        _expect(highest < self.n_classes, f"label {highest}, expected below {self.n_classes}")
+        formats.expect(
+            highest < self.n_classes, f"label {highest}, expected below {self.n_classes}"
+        )
         return labels
 
 

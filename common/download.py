@@ -127,9 +127,9 @@ class _Damaged(Exception):
     pass
 
 
-# RuntimeError is an encrypted zip, NotImplementedError an unknown compression
+# what the archives' modules raise; RuntimeError also for an encrypted or unknown compression
 _DAMAGE = (_Damaged, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
-_DAMAGE += (RuntimeError, NotImplementedError)
+_DAMAGE += (RuntimeError,)  # of which Python's "not implemented" error is a kind
 
 
 def _members(archive: Path) -> Iterator[tuple[str, str, Callable[[], BinaryIO]]]:

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import math
 import os
 import shlex
 from collections.abc import Iterator
@@ -24,13 +23,13 @@ import yaml
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
 
-from common import UserError, cli, images
+from common import UserError, charts, cli, images
 
 log = logging.getLogger(__name__)
 
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 BUDGET = 10_000_000  # bytes of pictures in one report; base64 makes them a third longer
-MAX_WIDTH, MAX_POINTS, MAX_CELLS, MAX_CLUSTERS = 1600, 500, 40, 200
+MAX_WIDTH, MAX_CELLS, MAX_CLUSTERS = 1600, 40, 200
 SCORE_NAMES = {"acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI"}
 # of meta.json, what the head of the page says already
 SHOWN = {"argv", "status", "date", "year", "tag", "seconds", "pid"}
@@ -60,7 +59,7 @@ def write_report(run: str | Path) -> Path:
         pictures=[embed(path, captions) for path in _pictures_in(run / "images", captions)],
         clusters=_clusters(run, predictions, embed),
         confusion=_confusion(predictions),
-        charts=_charts(run / "metrics.jsonl"),
+        charts=charts.charts(_text(run / "metrics.jsonl")),
         sections=_sections(run / "images", captions, embed),
         n_linked=embed.n_linked,
         config=_text(run / "config.yml"),
@@ -199,16 +198,12 @@ def _date(meta: dict) -> str:
         return ""
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-
-
 def _flat(scores: object, prefix: str = "") -> Iterator[tuple[str, float]]:
     """Every number of scores.json under its name: {"recall": {"1": 0.5}} is "recall 1"."""
     for key, value in scores.items() if isinstance(scores, dict) else ():
         if isinstance(value, dict) and key not in ("baseline", "published"):
             yield from _flat(value, f"{prefix}{key} ")
-        elif _is_number(value) and key != "n":
+        elif charts.is_number(value) and key != "n":
             yield prefix + key, value
 
 
@@ -231,7 +226,7 @@ def _result(scores: dict, predictions: dict[str, np.ndarray]) -> str:
     ours = dict(_flat(scores))
     if "acc" in ours:
         n = scores.get("n")
-        of = f"{n:,} images" if _is_number(n) else "the images"
+        of = f"{n:,} images" if charts.is_number(n) else "the images"
         sentence = f"{ours['acc']:.1%} of {of} lie in the cluster of their class"
         for key in ("baseline", "published"):
             other = dict(_flat(scores.get(key)))
@@ -437,94 +432,6 @@ def _confusion(predictions: dict[str, np.ndarray]) -> dict | None:
     }
 
 
-# --- curves ---------------------------------------------------------------------------------------
-
-
-def _charts(path: Path) -> list[dict]:
-    """One chart a quantity and split; keys such as proportion/0 and proportion/1 share theirs."""
-    charts: dict[tuple[str, str, str], dict[str, dict[float, float]]] = {}
-    for line in _text(path).splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):  # the last line of a run that was killed
-            continue
-        if not isinstance(row, dict):
-            continue
-        axis = "step" if _is_number(row.get("step")) else "epoch"
-        if not _is_number(row.get(axis)):
-            continue
-        for key, value in row.items():
-            if key in ("step", "epoch") or not _is_number(value):
-                continue
-            quantity, _, name = key.partition("/")
-            lines = charts.setdefault((str(row.get("split", "")), quantity, axis), {})
-            # a resumed run repeats some steps: the later value counts
-            lines.setdefault(name or quantity, {})[row[axis]] = value
-    return [_chart(*key, lines) for key, lines in charts.items()]
-
-
-def _chart(split: str, quantity: str, axis: str, lines: dict[str, dict[float, float]]) -> dict:
-    left, right, top, bottom = 46, 350, 8, 168  # the template's view box is 360 by 190
-    x_low, x_high = _range([step for points in lines.values() for step in points])
-    y_low, y_high = _range([value for points in lines.values() for value in points.values()])
-    if 0 < y_low < 0.4 * y_high:
-        y_low = 0
-
-    def x(step: float) -> float:
-        return round(left + (step - x_low) / (x_high - x_low) * (right - left), 1)
-
-    def y(value: float) -> float:
-        return round(bottom - (value - y_low) / (y_high - y_low) * (bottom - top), 1)
-
-    polylines, last = [], None
-    for name, points in lines.items():
-        thinned = _thin(sorted(points.items()))
-        polylines.append((name, " ".join(f"{x(step)},{y(value)}" for step, value in thinned)))
-        last = thinned[-1][1]
-    return {
-        "split": split,
-        "quantity": quantity,
-        "axis": axis,
-        "last": last if len(lines) == 1 else None,
-        "x_ticks": [(x(tick), text) for tick, text in _ticks(x_low, x_high)],
-        "y_ticks": [(y(tick), text) for tick, text in _ticks(y_low, y_high)],
-        "lines": polylines,
-    }
-
-
-def _range(values: list[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    if high - low < max(1e-12 * abs(high), 1e-100):
-        pad = max(abs(low) / 10, 1e-3)
-        return low - pad, high + pad
-    return low, high
-
-
-def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS; the lowest and highest of each stretch stay, so that no spike is lost."""
-    if len(points) <= MAX_POINTS:
-        return points
-    thinned = []
-    for stretch in np.array_split(np.arange(len(points)), MAX_POINTS // 2):
-        values = [points[i][1] for i in stretch]
-        ends = {stretch[int(np.argmin(values))], stretch[int(np.argmax(values))]}
-        thinned += [points[i] for i in sorted(ends)]
-    return thinned
-
-
-def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """About five round numbers from low to high, with their text."""
-    step = 10.0 ** math.floor(math.log10((high - low) / 5))
-    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 5)
-    ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-    if max(abs(low), abs(high)) >= 1e4:
-        return [(tick, f"{tick / 1e6:g}M" if step >= 1e6 else f"{tick / 1e3:g}k") for tick in ticks]
-    if step < 1e-4:
-        return [(tick, f"{tick:.2g}") for tick in ticks]
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [(tick, f"{tick:.{decimals}f}") for tick in ticks]
-
-
 # --- provenance and words -------------------------------------------------------------------------
 
 
@@ -571,7 +478,7 @@ def _number(value: float) -> str:
 
 
 def _duration(seconds: object) -> str:
-    if not _is_number(seconds):
+    if not charts.is_number(seconds):
         return ""
     seconds = round(seconds)
     if seconds < 60:

@@ -12,12 +12,10 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +28,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common import UserError
+from common.monitors import Monitors
 
 log = logging.getLogger(__name__)
 LOG_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
@@ -67,7 +66,7 @@ class Run:
         self.stopping = False  # poll it after each step: checkpoint(), then stop()
         self._signum = signal.SIGTERM
         self._is_empty = False
-        self._metrics = self._board = self._visdom = None
+        self._metrics = self._monitors = None
         self._first_step = 0
 
     @classmethod
@@ -206,29 +205,13 @@ class Run:
                 raise UserError(f"{split} {name} became {value} at step {step}; {good}")
         if self._metrics is None:
             self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1, encoding="utf-8")
-            self._board, self._visdom = _tensorboard(self.path, self._first_step), self._monitor()
+            port = self.config.get("training", {}).get("visdom_port")
+            self._monitors = Monitors(self.path, self._first_step, port)
         self._is_empty = False
         self._metrics.write(json.dumps({"split": split, "step": step} | values) + "\n")
         for name, value in values.items():
-            if self._board and isinstance(value, int | float):
-                self._board.add_scalar(f"{split}/{name}", value, step)
-            if self._visdom and isinstance(value, int | float):
-                self._show(f"{split}/{name}", value, step)
-
-    def _monitor(self) -> Any:
-        port = self.config.get("training", {}).get("visdom_port")
-        try:
-            return _visdom(port, self.path.name) if port else None
-        except Exception as error:  # no package, no server, or one that speaks something else
-            log.warning("no visdom on port %s, going on without it: %s", port, error)
-            return None
-
-    def _show(self, name: str, value: float, step: int) -> None:
-        try:
-            self._visdom.line([value], [step], win=name, update="append", opts={"title": name})
-        except Exception as error:
-            log.warning("visdom does not answer, going on without it: %s", error)
-            self._visdom = None
+            if isinstance(value, int | float):
+                self._monitors.show(f"{split}/{name}", value, step)
 
     def rewind(self, step: int = -1) -> None:
         """Drops what metrics.jsonl says of later steps, which a resumed run takes once more."""
@@ -240,10 +223,10 @@ class Run:
             _replace(path, "".join(line for line in lines if _step(line) <= step))
 
     def _close_metrics(self) -> None:
-        for file in (self._metrics, self._board):
-            if file:
-                file.close()
-        self._metrics = self._board = self._visdom = None
+        for opened in (self._metrics, self._monitors):
+            if opened:
+                opened.close()
+        self._metrics = self._monitors = None
 
     # the training loop
 
@@ -392,36 +375,3 @@ def _git(folder: Path) -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     commit, _, dirty = answer.stdout.strip().partition("-")
     return {"commit": commit or None, "dirty": bool(dirty) if commit else None}
-
-
-def _tensorboard(path: Path, first_step: int) -> Any:
-    # tensorboardX imports torch where it finds it: seconds, and a crash beside TensorFlow
-    hide = "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        log.info("tensorboardX is not installed: no TensorBoard events")
-        return None
-    finally:
-        if hide:
-            del sys.modules["torch"]
-    return SummaryWriter(str(path), purge_step=first_step or None)
-
-
-def _visdom(port: int, env: str) -> Any:
-    socket.create_connection(("localhost", port), timeout=2).close()
-    from visdom import Visdom
-
-    class Client(Visdom):
-        def _handle_post(self, url: str, data: Any = None) -> str:
-            # by itself it would wait for ever
-            answer = self.session.post(url, data=data or {}, timeout=2)
-            answer.raise_for_status()
-            return answer.text
-
-    logging.getLogger("visdom").setLevel(logging.ERROR)  # it warns of what it does without
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Client(port=port, env=env, raise_exceptions=True, use_incoming_socket=False)

@@ -202,7 +202,7 @@ def check(cfg: config.Config, state: State, run: Run | None, images_per_second: 
     state.settling -= 1
     if cfg.model.reassign_empty and empty:
         reassign(cfg, state, empty, int(shares.argmax()), "empty")
-    elif cfg.model.redundancy and state.epoch < 0.75 * cfg.training.n_epochs:
+    elif cfg.model.redundancy and state.net.n_active < len(state.net.transformations):
         found = cluster.find_redundant(state.usage, state.settling, cfg.model.redundancy)
         if found:
             reassign(cfg, state, [found[0]], found[1], "redundant")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import UserError, images, report
+from common import UserError, charts, images, report
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.default_rng(0)
@@ -327,7 +327,7 @@ def test_curves_have_one_chart_a_quantity_and_split_and_few_points(run):
     ],
 )
 def test_ticks_are_round_numbers(low, high, expected):
-    assert [text for _, text in report._ticks(low, high)] == expected
+    assert [text for _, text in charts._ticks(low, high)] == expected
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

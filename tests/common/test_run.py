@@ -243,7 +243,9 @@ def test_visdom_shows_the_curve(run, tmp_path):
         with run:
             for step in range(3):
                 run.log("train", step, loss=2.0 * step)
-            (curve,) = json.loads(run._visdom.get_window_data("train/loss"))["content"]["data"]
+            (curve,) = json.loads(run._monitors.visdom.get_window_data("train/loss"))["content"][
+                "data"
+            ]
         assert (curve["x"], curve["y"]) == ([0, 1, 2], [0, 2, 4])
     finally:
         server.kill()
