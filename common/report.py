@@ -57,7 +57,7 @@ def write_report(run: str | Path) -> Path:
         protocol=scores.get("protocol"),
         unlabelled="clusters" in predictions and "labels" not in predictions,
         pictures=[embed(path, captions) for path in _pictures_in(run / "images", captions)],
-        clusters=_clusters(run, predictions, embed),
+        clusters=_clusters(run, predictions, captions, embed),
         confusion=_confusion(predictions),
         charts=charts.charts(_text(run / "metrics.jsonl")),
         sections=_sections(run / "images", captions, embed),
@@ -349,7 +349,9 @@ def _sections(folder: Path, captions: dict, embed: _Pictures) -> list[dict]:
 # --- clusters -------------------------------------------------------------------------------------
 
 
-def _clusters(run: Path, predictions: dict[str, np.ndarray], embed: _Pictures) -> dict:
+def _clusters(
+    run: Path, predictions: dict[str, np.ndarray], captions: dict, embed: _Pictures
+) -> dict:
     """One card a cluster, the largest first: size, share, majority label, pictures."""
     folders = {
         int(path.name): path
@@ -377,7 +379,8 @@ def _clusters(run: Path, predictions: dict[str, np.ndarray], embed: _Pictures) -
             card["prototype"] = next((strip for name, strip in strips if name == "prototype"), None)
             card["strips"] = [strip for name, strip in strips if name != "prototype"]
         cards.append(card)
-    return {"cards": cards, "n": len(order)}
+    caption = captions.get("clusters") if isinstance(captions.get("clusters"), dict) else {}
+    return {"cards": cards, "n": len(order), "caption": caption.get("caption", "")}
 
 
 def _majority(predictions: dict[str, np.ndarray], cluster: int) -> dict:

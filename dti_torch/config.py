@@ -45,8 +45,8 @@ class Model:
     gaussian_weights_std: float | None = None  # pixels; weighs the centre of the image higher
     empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
     reassign_empty: bool = True  # overwrite empty clusters by the largest one
-    # for three quarters, also move a prototype without which the loss would rise by less than this
-    # share of the worst cluster's part of it; 0 is the paper: only empty clusters move
+    # until the last transformation starts, also move a prototype without which the loss would rise
+    # by less than this share of the worst cluster's part of it; 0 is the paper: only empty ones move
     redundancy: float = 0.0
     sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance
     var_min: float = 0.0625  # gmm: smallest variance
@@ -73,6 +73,11 @@ class Model:
             self.kernel_size,
             "odd",
         )
+        share = self.empty_cluster_threshold
+        _require(
+            share is None or 0 <= share < 1 / self.n_prototypes,
+            "model.empty_cluster_threshold", share, "a share below 1 / n_prototypes",
+        )  # fmt: skip
         _require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
 
     def starts(self, n_epochs: int) -> list[float]:

@@ -161,7 +161,11 @@ class DTI(nn.Module):
 
         Mean squared error; for the GMM -log of mixing weight times likelihood, in nats.
         """
-        distances = self.all_distances(images, self.predict_parameters(images))
+        return self.scores(images, self.predict_parameters(images))
+
+    def scores(self, images: Tensor, parameters: list[Tensor]) -> Tensor:
+        """What `forward` returns, given the predicted parameters."""
+        distances = self.all_distances(images, parameters)
         return distances - self.mixing_logits.log_softmax(0) if self.is_mixture else distances
 
     @torch.no_grad()
@@ -171,17 +175,22 @@ class DTI(nn.Module):
         return moved.expand(-1, len(images), -1, -1, -1).transpose(0, 1)
 
     @torch.no_grad()
-    def align(self, images: Tensor, prototype: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (b, c, h, w) moved back to their prototype (b,), and the prototype to them."""
-        index = torch.arange(len(images), device=images.device)
-        parameters = [p[prototype, index][:, None] for p in self.predict_parameters(images)]
-        moved = self.move(self.prototypes[prototype][:, None], parameters)
-        back = images[:, None]
+    def meet(self, prototype: Tensor, parameters: list[Tensor]) -> Tensor:
+        """Prototypes (b,), each moved to meet its image by the parameters -> (b, c, h, w)"""
+        image = torch.arange(len(prototype), device=prototype.device)
+        chosen = self.prototypes[prototype][:, None]
+        return self.move(chosen, _of_pairs(image, prototype, parameters))[:, 0]
+
+    @torch.no_grad()
+    def align(self, images: Tensor, prototype: Tensor, parameters: list[Tensor]) -> Tensor:
+        """Images (b, c, h, w) moved back to their prototypes (b,): the inverse of `meet`."""
+        image = torch.arange(len(images), device=images.device)
+        chosen, back = _of_pairs(image, prototype, parameters), images[:, None]
         for transformation, values in reversed(
-            list(zip(self.transformations, parameters, strict=False))
+            list(zip(self.transformations, chosen, strict=False))
         ):
             back = transformation.inverse(back, values)
-        return back[:, 0], moved[:, 0]
+        return back[:, 0]
 
     def loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images (b, c, h, w) -> the loss, a scalar with a gradient, and all distances (b, k)."""
@@ -195,12 +204,17 @@ class DTI(nn.Module):
             negligible = gammas <= self.min_responsibility  # what is NaN is not: the loss shows it
             image, prototype = torch.nonzero(~negligible, as_tuple=True)
         pairs = self.pair_distances(
-            images[image][:, None], prototype, [p[prototype, image][:, None] for p in parameters]
+            images[image][:, None], prototype, _of_pairs(image, prototype, parameters)
         )[:, 0]
         if not self.is_mixture:
             return pairs.mean(), distances
         expected = (gammas[image, prototype] * pairs).sum() / len(images)
         return expected - (gammas @ self.mixing_logits.log_softmax(0)).mean(), distances
+
+
+def _of_pairs(image: Tensor, prototype: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+    """Of parameters (k, b, p) those of pairs of an image and a prototype (n,) -> (n, 1, p)."""
+    return [p[prototype, image][:, None] for p in parameters]
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:

@@ -30,8 +30,12 @@ CAPTIONS = {
         "Transformation predictions while training",
         "The same, from the first epoch to the last.",
     ),
+    "clusters": (
+        "Clusters",
+        "Rows of a strip: the images, the images aligned to the prototype, the prototype moved to "
+        "meet them. The averages are of the images, and of the aligned images.",
+    ),
 }
-STRIPS = "rows: image, image aligned to the prototype, prototype moved to the image"
 
 
 @torch.no_grad()
@@ -82,8 +86,8 @@ def write_clusters(
 ) -> None:
     """A folder a cluster: prototype, strips of closest, random and furthest members, averages.
 
-    images uint8 (n, h, w, c); clusters (n,); distances (n,) to the own prototype. STRIPS says what
-    a strip is.
+    images uint8 (n, h, w, c); clusters (n,); distances (n,) to the own prototype. CAPTIONS says
+    what a strip is.
     """
     scale, random = _scale(images.shape[1], of=48), np.random.default_rng(0)
     for k in range(len(net.prototypes)):
@@ -118,9 +122,9 @@ def align(net: DTI, images: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarra
     for part in np.array_split(np.arange(len(images)), -(-len(images) // 128)):
         batch = data.to_float(data.to_device(images[part], net.prototypes.device))
         prototype = torch.from_numpy(clusters[part]).to(batch.device)
-        back, there = net.align(batch, prototype)
-        aligned.append(to_pixels(back))
-        moved.append(to_pixels(there))
+        parameters = net.predict_parameters(batch)
+        aligned.append(to_pixels(net.align(batch, prototype, parameters)))
+        moved.append(to_pixels(net.meet(prototype, parameters)))
     return np.concatenate(aligned), np.concatenate(moved)
 
 

@@ -103,11 +103,10 @@ def predict(net: model.DTI, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     distances, moved = [], np.empty_like(images)
     for start in tqdm(range(0, len(images), BATCH), "assigning", unit="batch", disable=None):
         batch = data.to_float(data.to_device(images[start : start + BATCH], net.prototypes.device))
-        distances.append(net(batch).cpu().numpy())
-        clusters = distances[-1].argmin(1)
-        moved[start : start + BATCH] = pictures.align(net, images[start : start + BATCH], clusters)[
-            1
-        ]
+        parameters = net.predict_parameters(batch)
+        scores = net.scores(batch, parameters)
+        distances.append(scores.cpu().numpy())
+        moved[start : start + BATCH] = pictures.to_pixels(net.meet(scores.argmin(1), parameters))
     return np.concatenate(distances), moved
 
 

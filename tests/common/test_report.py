@@ -263,11 +263,12 @@ def test_pictures_stand_in_the_order_of_the_captions(run):
     captions = {
         "z.png": {"title": "The last letter", "caption": "first"},
         "zoo": {"title": "Animals"},
+        "clusters": {"caption": "What the rows are."},
     }
     write(run / "images" / "captions.json", **captions)
     text = Page(report.write_report(run)).text
     places = [text.index(word) for word in ("The last letter first", "A Prototypes", "Clusters 2")]
-    places += [text.index("Animals"), text.index("Ant ")]
+    places += [text.index("What the rows are."), text.index("Animals"), text.index("Ant ")]
     assert places == sorted(places)
 
 

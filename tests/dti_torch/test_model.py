@@ -157,9 +157,11 @@ def test_a_prototype_is_moved_to_the_image_and_the_image_back():
         torch.rand(5, 1, 9, 12),
     )
     prototype = torch.tensor([3, 0, 0, 1, 2])
-    aligned, moved = net.align(images, prototype)
+    parameters = net.predict_parameters(images)
+    moved = net.meet(prototype, parameters)
     torch.testing.assert_close(moved, net.moved(images)[torch.arange(5), prototype])
-    gain_and_bias = net.predict_parameters(images)[1][prototype, torch.arange(5)]
+    aligned = net.align(images, prototype, parameters)
+    gain_and_bias = parameters[1][prototype, torch.arange(5)]
     gain, bias = gain_and_bias[:, :, None, None].chunk(2, dim=1)
     torch.testing.assert_close(aligned * (1 + gain) + bias, images)
 
