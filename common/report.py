@@ -477,7 +477,7 @@ def _title(name: str) -> str:
 def _number(value: float) -> str:
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3f}" if 1e-3 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
+    return f"{value:.3f}" if 0.1 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 
 def _duration(seconds: object) -> str:

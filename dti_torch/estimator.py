@@ -20,8 +20,8 @@ from dti_torch.model import DTI
 BATCH = 256  # images that are assigned at once
 MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training when n_epochs is not given
 # what is best for the handwritten digits; shares of the training
-FIRST_START, LAST_START = 0.05, 0.63  # of the transformations when curriculum is not given
-COSINE_FROM = 0.74
+FIRST_START, LAST_START = 0.05, 0.74  # of the transformations when curriculum is not given
+COSINE_FROM = 0.81
 REDUNDANCY = 0.3
 
 
