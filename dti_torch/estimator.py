@@ -22,7 +22,7 @@ MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training when n_epochs is not given
 # what is best for the handwritten digits; shares of the training
 FIRST_START, LAST_START = 0.05, 0.74  # of the transformations when curriculum is not given
 COSINE_FROM = 0.81
-REDUNDANCY = 0.3
+REDUNDANCY = 0.4
 
 
 class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
