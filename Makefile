@@ -7,6 +7,7 @@ TF := $(patsubst %_tf/train.py,%,$(wildcard *_tf/train.py))
 SUITES := $(wildcard tests/*_torch tests/*_tf)
 # The number of clusters, K, as the paper's config calls it.
 K_KEY_dti := model.n_prototypes
+K_KEY_dfc := model.n_labels
 
 .PHONY: help setup test lint bench report data $(TORCH) $(TF)
 .NOTPARALLEL:
@@ -35,6 +36,7 @@ One command a paper: sets up (once), trains, predicts, scores, writes the report
   make dti
   make dti IMAGES="my photos" K=10 TAG=holiday
   make dti CUDA=0 CONFIG=mnist.yml TAG=try1 SET="--training.lr 3e-4"
+  make dfc IMAGES=photo.jpg
 endef
 export HELP
 
@@ -50,7 +52,7 @@ help:
 
 # One stamp for each set of extras: pip runs again when a version changes, else setting up is instant.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
-	@case $* in dev) cost="200 MB, a minute or two";; *) cost="PyTorch alone is 3 GB, 4 to 15 minutes";; esac; \
+	@case $* in dev) cost="200 MB, a minute or two";; tf-*) cost="TensorFlow, 1 GB, a few minutes";; *) cost="PyTorch alone is 3 GB, 4 to 15 minutes";; esac; \
 	    echo "Setting up .venv with [$*], once ($$cost) ..." >&2
 	@.venv/bin/python -m pip install -c constraints.txt -e '.[$*]' >&2
 	@touch $@

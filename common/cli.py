@@ -86,6 +86,13 @@ def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[A
     return cfg, Run.create(paper, cfg.dataset.name, own.get("tag", "default"), plain)
 
 
+def load_config(config_class: type, file: str, name: str) -> Any:
+    """The config of a YAML file, a name in the paper's configs/ or a path; raises UserError."""
+    parser = _Parser("")
+    parser.add_config(config_class)
+    return parser.build(parser.load(_config_file(name, Path(file).resolve().parent)))
+
+
 def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any, Run]:
     run = _open(own["resume"], paper)
     saved = parser.load(run.path / "config.yml")
@@ -104,9 +111,9 @@ def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any
 
 
 def _absolute(values: dict[str, Any]) -> dict[str, Any]:
-    """Folders in full: pred.py and --resume may be called from another one."""
-    folders = [key for key in ("dataset.path", "dataset.root") if values.get(key)]
-    return values | {key: os.path.abspath(values[key]) for key in folders}
+    """Paths in full: pred.py and --resume may be called from another folder."""
+    names = ("dataset.path", "dataset.root", "dataset.scribbles")
+    return values | {key: os.path.abspath(values[key]) for key in names if values.get(key)}
 
 
 def open_run(

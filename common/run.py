@@ -230,15 +230,15 @@ class Run:
 
     # the training loop
 
-    def epochs(self, first: int, n: int) -> Iterator[int]:
-        """Epochs `first` to n - 1 with a progress bar.
+    def epochs(self, first: int, n: int, unit: str = "epoch") -> Iterator[int]:
+        """Epochs, or whatever `unit` says, `first` to n - 1 with a progress bar.
 
         Meanwhile a first SIGTERM or Ctrl-C only sets `stopping`, a second one stops at once.
         """
         before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         try:
             with logging_redirect_tqdm():
-                yield from tqdm(range(first, n), initial=first, total=n, unit="epoch", disable=None)
+                yield from tqdm(range(first, n), initial=first, total=n, unit=unit, disable=None)
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -46,7 +46,7 @@ class Model:
     empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
     reassign_empty: bool = True  # overwrite empty clusters by the largest one
     # until the last transformation starts, also move a prototype without which the loss would rise
-    # by less than this share of the worst cluster's part of it; 0 is the paper: only empty ones move
+    # by less than this share of the worst cluster's part of it; 0 is the paper: empty ones only
     redundancy: float = 0.0
     sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance
     var_min: float = 0.0625  # gmm: smallest variance

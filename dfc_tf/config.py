@@ -1,0 +1,101 @@
+"""Every knob of differentiable feature clustering; the shipped experiments are in configs/."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["each", "frames", "reference"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    name: str = "coffee"  # a photograph of scikit-image, bsds500, or "folder" with `path`
+    path: str | None = None  # a picture or a folder; .npy and .tif may have any number of channels
+    split: str = ""  # of bsds500: train, val, test; of a folder: a sub-folder
+    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
+    # of several pictures: a network each; each starting from the one before; one network for all
+    mode: Mode = "each"
+    max_side: int = 1024  # pixels; a picture whose longest side is larger is reduced to it
+    scribbles: str | None = None  # mask of the picture: 255 or the most frequent colour is unmarked
+    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+
+    def __post_init__(self) -> None:
+        _require(self.max_side >= 1, "dataset.max_side", self.max_side, "1 or more")
+        _require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Model:
+    n_blocks: int = 2  # 3x3 convolution, ReLU, normalisation; the paper's M
+    width: int = 100  # filters of a block; the paper's p
+    n_clusters: int = 100  # channels to win a pixel: the most labels there can be; the paper's q
+    init: Literal["torch", "keras"] = "torch"  # whose default initialisation
+    # whether a new picture is normalised by the statistics of the training, not by its own
+    frozen_statistics: bool = False
+    superpixels: int = 0  # SLIC segments whose pixels share a target, as in 2018; 0: none
+    # what the labels become on Felzenszwalb's regions, which end at edges: off, the label of most
+    # pixels, or the regions themselves, merged where colours and labels are alike
+    regions: Literal["off", "majority", "merge"] = "off"
+    n_labels: int | None = None  # merge labels until so many are left
+    min_area: float = 0.0  # share of the picture below which a connected piece joins a neighbour
+
+    def __post_init__(self) -> None:
+        for name in ("n_blocks", "width", "n_clusters"):
+            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        _require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
+        _require(self.superpixels >= 0, "model.superpixels", self.superpixels, "0 or more")
+        _require(
+            self.n_labels is None or self.n_labels >= 1,
+            "model.n_labels",
+            self.n_labels,
+            "1 or more",
+        )
+        _require(0 <= self.min_area < 1, "model.min_area", self.min_area, "a share, 0 to 1")
+
+
+@dataclass(frozen=True)
+class Training:
+    seed: int = 0
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9  # of sgd
+    n_iterations: int = 50  # of a picture, or of a batch of reference pictures
+    n_warm_iterations: int = 20  # of every frame after the first
+    min_labels: int = 3  # stop when no more labels than this are left; 0: never
+    mu: float = 1.0  # weight of the spatial continuity
+    auto_mu: Literal["off", "50/labels", "labels/15"] = "off"  # mu from the labels that are left
+    scribble_weight: float = 0.5  # of the scribbled pixels' loss; the paper's nu
+    max_side: int | None = 160  # pixels; trained at this longest side, applied at full size
+    batch_size: int = 1  # reference pictures that are trained on together
+    check_interval: int = 5  # iterations between looks at losses, labels and signals
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions
+    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
+        _require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
+        _require(self.mu >= 0, "training.mu", self.mu, "0 or more")
+        for name in ("n_iterations", "n_warm_iterations", "batch_size", "check_interval"):
+            value = getattr(self, name)
+            _require(value >= 1, f"training.{name}", value, "1 or more")
+        for name in ("min_labels", "scribble_weight"):
+            value = getattr(self, name)
+            _require(value >= 0, f"training.{name}", value, "0 or more")
+        _require(
+            self.max_side is None or self.max_side >= 1,
+            "training.max_side",
+            self.max_side,
+            "1 or more",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+
+
+def _require(holds: bool, key: str, found: object, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"{key} is {found}: expected {expected}")

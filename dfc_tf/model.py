@@ -1,0 +1,159 @@
+"""Responses of every pixel to q clusters, from a small CNN (Kim et al. 2020, figure 2).
+
+n blocks of 3x3 convolution, ReLU and normalisation, then a 1x1 convolution and a normalisation
+that makes every channel an equally likely winner. The normalisation always uses the statistics of
+the picture at hand: one picture is the batch, and there is no other mode to predict in.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from common import UserError
+from dfc_tf import config
+
+EPSILON = 1e-5  # PyTorch's
+
+
+def build(cfg: config.Model, n_channels: int, seed: int) -> "Net":
+    """The untrained network for pictures of n_channels."""
+    return Net(cfg, n_channels, seed)
+
+
+class Net(tf.Module):
+    def __init__(self, cfg: config.Model, n_channels: int, seed: int):
+        super().__init__()
+        self.cfg, self.n_channels = cfg, n_channels
+        self.compute_dtype = tf.float32  # of the convolutions
+        widths = [n_channels, *[cfg.width] * cfg.n_blocks, cfg.n_clusters]
+        sides = [3] * cfg.n_blocks + [1]
+        self.kernels = [
+            tf.Variable(tf.zeros((side, side, a, b)), name=f"kernel_{i}")
+            for i, (side, a, b) in enumerate(zip(sides, widths, widths[1:], strict=False))
+        ]
+        # none for the last one: the normalisation after it would take it away again
+        self.biases = [
+            tf.Variable(tf.zeros(w), name=f"bias_{i}") for i, w in enumerate(widths[1:-1])
+        ]
+        self.scales = [tf.Variable(tf.ones(w), name=f"scale_{i}") for i, w in enumerate(widths[1:])]
+        self.offsets = [
+            tf.Variable(tf.zeros(w), name=f"offset_{i}") for i, w in enumerate(widths[1:])
+        ]
+        # of the last training batch, for frozen_statistics
+        self.means = [
+            tf.Variable(tf.zeros(w), trainable=False, name=f"mean_{i}")
+            for i, w in enumerate(widths[1:])
+        ]
+        self.spreads = [
+            tf.Variable(tf.ones(w), trainable=False, name=f"variance_{i}")
+            for i, w in enumerate(widths[1:])
+        ]
+        self.reset(seed)
+
+    def reset(self, seed: int) -> None:
+        """New random weights in the place of the old ones: a traced graph stays valid."""
+        random = np.random.default_rng(seed)
+        for kernel in self.kernels:
+            height, width, n_in, n_out = kernel.shape
+            fan_in, fan_out = height * width * n_in, height * width * n_out
+            bound = fan_in**-0.5 if self.cfg.init == "torch" else (6 / (fan_in + fan_out)) ** 0.5
+            kernel.assign(_uniform(random, bound, kernel.shape))
+        for kernel, bias in zip(self.kernels, self.biases, strict=False):
+            bound = np.prod(kernel.shape[:3]) ** -0.5 if self.cfg.init == "torch" else 0.0
+            bias.assign(_uniform(random, bound, bias.shape))
+        for ones, zeros in ((self.scales, self.offsets), (self.spreads, self.means)):
+            for one, zero in zip(ones, zeros, strict=True):
+                one.assign(tf.ones_like(one))
+                zero.assign(tf.zeros_like(zero))
+
+    def __call__(self, images: tf.Tensor, keep_statistics: bool = False) -> tf.Tensor:
+        """images (b, h, w, c) -> normalised responses (b, h, w, q), of unit variance a channel."""
+        x = images
+        for i, kernel in enumerate(self.kernels):
+            x = tf.nn.conv2d(
+                tf.cast(x, self.compute_dtype), tf.cast(kernel, self.compute_dtype), 1, "SAME"
+            )
+            x = tf.cast(x, tf.float32)
+            if i < len(self.biases):
+                x = tf.nn.relu(tf.nn.bias_add(x, self.biases[i]))  # (b, h, w, p)
+            x = self._normalise(x, i, keep_statistics)
+        return x
+
+    def _normalise(self, x: tf.Tensor, i: int, keep_statistics: bool) -> tf.Tensor:
+        x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            x, self.scales[i], self.offsets[i], epsilon=EPSILON
+        )
+        if keep_statistics:
+            self.means[i].assign(mean)
+            self.spreads[i].assign(variance)
+        return x
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, None))])
+    def labels(self, images: tf.Tensor) -> tf.Tensor:
+        """The winning channel of every pixel: (1, h, w, c) -> (h, w) int32."""
+        return tf.argmax(self(images)[0], -1, output_type=tf.int32)
+
+    @tf.function(input_signature=[tf.TensorSpec((1, None, None, None))])
+    def frozen_labels(self, images: tf.Tensor) -> tf.Tensor:
+        """As `labels`, with the statistics of the last training batch."""
+        x = images
+        for i, kernel in enumerate(self.kernels):
+            x = tf.nn.conv2d(x, kernel, 1, "SAME")
+            if i < len(self.biases):
+                x = tf.nn.relu(tf.nn.bias_add(x, self.biases[i]))
+            scale = self.scales[i] * tf.math.rsqrt(self.spreads[i] + EPSILON)
+            x = x * scale + (self.offsets[i] - self.means[i] * scale)
+        return tf.argmax(x[0], -1, output_type=tf.int32)
+
+
+def _uniform(random: np.random.Generator, bound: float, shape: tf.TensorShape) -> np.ndarray:
+    return random.uniform(-bound, bound, tuple(shape)).astype(np.float32)
+
+
+def compute_dtype(precision: str) -> tf.DType:
+    """What the convolutions compute in; "auto" is float32 until bfloat16's scores are compared."""
+    return tf.bfloat16 if precision == "bfloat16" else tf.float32
+
+
+def save(path: Path, variables: dict[str, tf.Variable]) -> None:
+    """Writes variables by name; raises UserError, and writes nothing, if one is NaN or infinite."""
+    values = {name: variable.numpy() for name, variable in variables.items()}
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} became NaN or infinite: lower training.lr")
+    with h5py.File(path, "w") as file:
+        for name, value in values.items():
+            file.create_dataset(name, data=value)
+
+
+def load(path: Path, variables: dict[str, tf.Variable]) -> None:
+    """Fills variables with what `save` wrote; raises UserError with the first difference."""
+    try:
+        with h5py.File(path, "r") as file:
+            saved = {name: dataset[()] for name, dataset in file.items()}
+    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {error}") from None
+    for name in sorted(saved.keys() | variables.keys()):
+        found = saved[name].shape if name in saved else "absent"
+        expected = tuple(variables[name].shape) if name in variables else "absent"
+        if found != expected:
+            raise UserError(
+                f"{path} is of another model: {name} is {found}, the config expects {expected}"
+            )
+    for name, variable in variables.items():
+        variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
+
+
+def by_name(variables: list[tf.Variable]) -> dict[str, tf.Variable]:
+    return {variable.name.partition(":")[0]: variable for variable in variables}
+
+
+def n_channels(path: Path) -> int:
+    """Of the pictures that a file of weights is for; raises UserError as `load`."""
+    try:
+        with h5py.File(path, "r") as file:
+            return int(file["kernel_0"].shape[2])
+    except (OSError, KeyError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} is no readable checkpoint: {error}") from None

@@ -1,0 +1,54 @@
+"""The shipped configs: what they name is there, and they say only what differs."""
+
+from pathlib import Path
+
+import pytest
+
+from common import cli
+from common.run import read_yaml
+from dfc_tf import config, data, grid
+
+FOLDER = Path(config.__file__).with_name("configs")
+NAMES = sorted(path.name for path in FOLDER.glob("*.yml"))
+
+
+def values(name):
+    parser = cli._Parser("")
+    parser.add_config(config.Config)
+    return parser.load(FOLDER / name)
+
+
+def test_the_presets_of_the_paper_and_of_its_demo_are_theirs():
+    paper, demo = (
+        cli.load_config(config.Config, config.__file__, f"{name}.yml") for name in ("paper", "demo")
+    )
+    assert (paper.model.n_blocks, paper.training.mu, paper.training.n_iterations) == (3, 5, 500)
+    assert (demo.model.n_blocks, demo.training.mu, demo.training.n_iterations) == (2, 1, 1000)
+    for cfg in (paper, demo):
+        assert (cfg.model.width, cfg.model.n_clusters, cfg.training.max_side) == (100, 100, None)
+        assert (cfg.training.lr, cfg.training.momentum, cfg.training.min_labels) == (0.1, 0.9, 3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_says_only_what_differs_from_the_default(name):
+    default = config.Config()
+    for key, value in values(name).items():
+        section, _, field = key.partition(".")
+        same = value == getattr(getattr(default, section), field)
+        assert not same or key == "dataset.name", key  # a run folder lies below that name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_config_names_pictures_that_there_are(name):
+    assert values(name).get("dataset.name", "coffee") in (*data.SAMPLES, "bsds500", "folder")
+
+
+def test_every_experiment_of_the_grid_is_a_config():
+    experiments = read_yaml(FOLDER.with_name("grid.yml"))
+    assert len(experiments) == 16
+    configs = {n: grid.experiment(config.Dataset(), c, None) for n, c in experiments.items()}
+    assert len(set(configs.values())) == 16
+    base = configs["sgd_mu_5"]
+    assert (base.model.n_blocks, base.training.mu, base.training.n_iterations) == (3, 5, 500)
+    assert configs["adam_0.07"].training.optimizer == "adam"
+    assert configs["mu_10_p_150"].model.width == 150

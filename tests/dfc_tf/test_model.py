@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import UserError
+from dfc_tf import config, model
+
+
+def build(**changes):
+    return model.build(config.Model(**changes), 3, seed=0)
+
+
+def picture(h=9, w=7, c=3, seed=0):
+    return np.random.default_rng(seed).random((1, h, w, c)).astype(np.float32)
+
+
+def slow_responses(net, image):
+    """(h, w, c) -> (h, w, q), a pixel and a filter at a time."""
+    x = image.astype(np.float64)
+    for i, kernel in enumerate(net.kernels):
+        k = kernel.numpy()
+        side = k.shape[0] // 2
+        padded = np.pad(x, [(side, side), (side, side), (0, 0)])
+        y = np.zeros((*x.shape[:2], k.shape[3]))
+        for v, u in np.ndindex(x.shape[:2]):
+            window = padded[v : v + 2 * side + 1, u : u + 2 * side + 1]
+            y[v, u] = (window[..., None] * k).sum((0, 1, 2))
+        if i < len(net.biases):
+            y = np.maximum(y + net.biases[i].numpy(), 0)
+        x = (y - y.mean((0, 1))) / np.sqrt(y.var((0, 1)) + 1e-5)
+        x = x * net.scales[i].numpy() + net.offsets[i].numpy()
+    return x
+
+
+def test_responses_are_those_of_a_slow_loop():
+    net = build(n_blocks=2, width=6, n_clusters=5)
+    random = np.random.default_rng(1)
+    for variable in [*net.scales, *net.offsets]:
+        variable.assign(random.normal(size=variable.shape))
+    image = picture()
+    expected = slow_responses(net, image[0])
+    np.testing.assert_allclose(net(image)[0], expected, atol=1e-4)  # single precision
+
+
+@pytest.mark.parametrize(
+    ("blocks", "parameters"),
+    # counted by hand: 3x3x3x100 + 9x100x100 a further block + 100x100, biases, two of each norm
+    [(2, 2_700 + 90_000 + 10_000 + 200 + 600), (3, 2_700 + 180_000 + 10_000 + 300 + 800)],
+)
+def test_the_number_of_parameters_is_the_papers(blocks, parameters):
+    net = build(n_blocks=blocks)
+    assert sum(int(tf.size(variable)) for variable in net.trainable_variables) == parameters
+
+
+def test_torch_initialisation_has_its_bounds():
+    net = build()
+    # U(-b, b) with b = 1 / sqrt(fan in); standard deviation b / sqrt(3)
+    for kernel, fan_in in zip(net.kernels, (27, 900, 100), strict=True):
+        assert abs(kernel.numpy()).max() <= fan_in**-0.5
+        assert kernel.numpy().std() == pytest.approx((3 * fan_in) ** -0.5, rel=0.05)
+    assert 0 < abs(net.biases[1].numpy()).max() <= 900**-0.5
+
+
+def test_keras_initialisation_has_its_bounds_and_no_bias():
+    net = build(init="keras")
+    bound = (6 / (900 + 900)) ** 0.5  # Glorot
+    assert 0.95 * bound < abs(net.kernels[1].numpy()).max() <= bound
+    assert not net.biases[1].numpy().any()
+
+
+def test_at_the_start_every_label_has_pixels():
+    net = build()
+    assert len(np.unique(net.labels(picture(60, 60)))) > 90
+
+
+def test_labels_of_a_picture_do_not_depend_on_the_pictures_before():
+    net, image = build(width=8), picture()
+    first = net.labels(image).numpy()
+    net.labels(picture(5, 5, seed=3))
+    assert np.array_equal(net.labels(image), first)
+
+
+def test_frozen_statistics_are_those_of_the_last_training_picture():
+    net, image = build(width=8), picture(20, 20)
+    net(image, keep_statistics=True)
+    assert np.mean(net.frozen_labels(image).numpy() == net.labels(image).numpy()) > 0.97
+    brighter = np.clip(image * 0.5 + 0.4, 0, 1)
+    assert np.mean(net.frozen_labels(brighter).numpy() == net.labels(brighter).numpy()) < 0.9
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others():
+    nets = [model.build(config.Model(), 3, seed) for seed in (1, 1, 2)]
+    values = [net.kernels[1].numpy() for net in nets]
+    assert np.array_equal(values[0], values[1]) and not np.array_equal(values[0], values[2])
+
+
+def test_weights_come_back_as_they_were_saved(tmp_path):
+    net, other = build(), model.build(config.Model(), 3, seed=5)
+    model.save(tmp_path / "w.h5", model.by_name(net.variables))
+    model.load(tmp_path / "w.h5", model.by_name(other.variables))
+    for a, b in zip(net.variables, other.variables, strict=True):
+        assert np.array_equal(a, b)
+    assert model.n_channels(tmp_path / "w.h5") == 3
+
+
+def test_weights_of_another_network_are_refused_with_the_difference(tmp_path):
+    model.save(tmp_path / "w.h5", model.by_name(build(width=8).variables))
+    with pytest.raises(UserError, match=r"bias_0 is \(8,\), the config expects \(9,\)"):
+        model.load(tmp_path / "w.h5", model.by_name(build(width=9).variables))
+
+
+def test_a_nan_is_not_saved(tmp_path):
+    net = build(width=8)
+    net.kernels[0].assign(net.kernels[0] * np.nan)
+    with pytest.raises(UserError, match="kernel_0 became NaN"):
+        model.save(tmp_path / "w.h5", model.by_name(net.variables))
+    assert not list(tmp_path.iterdir())
+
+
+def test_bfloat16_is_close_to_float32():
+    net, image = build(), picture(30, 30)
+    exact = net(image).numpy()
+    net.compute_dtype = tf.bfloat16
+    assert abs(net(image).numpy() - exact).max() < 0.3  # responses have unit variance
