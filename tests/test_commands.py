@@ -115,6 +115,8 @@ def test_a_signal_reaches_the_training_once_and_ends_the_script(toy, script, num
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,  # as a terminal does: Ctrl-C goes to the whole group
+        # what runs in the background, `make test &`, ignores Ctrl-C, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr.readline() == "waiting\n"
     os.killpg(process.pid, number)
