@@ -30,7 +30,10 @@ log = logging.getLogger(__name__)
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 BUDGET = 10_000_000  # bytes of pictures in one report; base64 makes them a third longer
 MAX_WIDTH, MAX_CELLS, MAX_CLUSTERS = 1600, 40, 200
-SCORE_NAMES = {"acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI"}
+SCORE_NAMES = {
+    "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI",
+    "n_labels": "Labels", "n_segments": "Segments", "n_empty_clusters": "Empty clusters",
+}  # fmt: skip
 # of meta.json, what the head of the page says already
 SHOWN = {"argv", "status", "date", "year", "tag", "seconds", "pid"}
 STRIPS = ["prototype", "closest", "random", "furthest", "average"]
@@ -475,8 +478,8 @@ def _title(name: str) -> str:
 
 
 def _number(value: float) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
+    if isinstance(value, int) or (value.is_integer() and abs(value) > 1):
+        return f"{int(value):,}"
     return f"{value:.3f}" if 0.1 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 

@@ -53,7 +53,7 @@ def main() -> None:
         write(cfg, run, found, labels_of, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
-    log.info("%d pictures: %s", len(found), out / "predictions.csv")
+    log.info("pictures: %d, %s", len(found), out / "predictions.csv")
 
 
 def trained(run: Run) -> Labelling:
