@@ -33,9 +33,9 @@ class Model:
     # whether a new picture is normalised by the statistics of the training, not by its own
     frozen_statistics: bool = False
     superpixels: int = 0  # SLIC segments whose pixels share a target, as in 2018; 0: none
-    # what the labels become on Felzenszwalb's regions, which end at edges: off, the label of most
+    # what the labels become on Felzenszwalb's regions, which end at edges: none, the label of most
     # pixels, or the regions themselves, merged where colours and labels are alike
-    regions: Literal["off", "majority", "merge"] = "off"
+    regions: Literal["none", "majority", "merge"] = "none"
     n_labels: int | None = None  # merge labels until so many are left
     min_area: float = 0.0  # share of the picture below which a connected piece joins a neighbour
 
@@ -63,7 +63,7 @@ class Training:
     n_warm_iterations: int = 20  # of every frame after the first
     min_labels: int = 3  # stop when no more labels than this are left; 0: never
     mu: float = 1.0  # weight of the spatial continuity
-    auto_mu: Literal["off", "50/labels", "labels/15"] = "off"  # mu from the labels that are left
+    auto_mu: Literal["none", "50/labels", "labels/15"] = "none"  # mu from the labels that are left
     scribble_weight: float = 0.5  # of the scribbled pixels' loss; the paper's nu
     max_side: int | None = 160  # pixels; trained at this longest side, applied at full size
     batch_size: int = 1  # reference pictures that are trained on together

@@ -104,8 +104,8 @@ class DFC(ClusterMixin, BaseEstimator):
         return data.nearest(finished, image.shape[:2])
 
     def _config(self) -> config.Config:
-        if self.regions not in ("off", "majority", "merge"):
-            raise ValueError(f"regions is {self.regions!r}: expected off, majority or merge")
+        if self.regions not in ("none", "majority", "merge"):
+            raise ValueError(f"regions is {self.regions!r}: expected none, majority or merge")
         if self.optimizer not in ("sgd", "adam"):
             raise ValueError(f"optimizer is {self.optimizer!r}: expected sgd or adam")
         return config.Config(

@@ -1,8 +1,11 @@
 """The shipped configs: what they name is there, and they say only what differs."""
 
+import typing
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import yaml
 
 from common import cli
 from common.run import read_yaml
@@ -52,3 +55,10 @@ def test_every_experiment_of_the_grid_is_a_config():
     assert (base.model.n_blocks, base.training.mu, base.training.n_iterations) == (3, 5, 500)
     assert configs["adam_0.07"].training.optimizer == "adam"
     assert configs["mu_10_p_150"].model.width == 150
+
+
+@pytest.mark.parametrize("section", [config.Dataset, config.Model, config.Training])
+def test_every_choice_is_itself_in_yaml(section):
+    kinds = typing.get_type_hints(section).values()
+    choices = [c for kind in kinds if typing.get_origin(kind) is Literal for c in kind.__args__]
+    assert choices and [yaml.safe_load(c) for c in choices] == choices  # "off" would be False

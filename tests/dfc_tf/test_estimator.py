@@ -39,7 +39,9 @@ def test_two_halves_are_found():
 
 
 def test_the_same_seed_gives_the_same_labels_and_another_one_others():
-    labels = [DFC(**SMALL, regions="off", random_state=s).fit_predict(stripes()) for s in (0, 0, 1)]
+    labels = [
+        DFC(**SMALL, regions="none", random_state=s).fit_predict(stripes()) for s in (0, 0, 1)
+    ]
     assert np.array_equal(labels[0], labels[1]) and not np.array_equal(labels[0], labels[2])
 
 

@@ -131,7 +131,7 @@ def test_the_first_step_of_adam_is_the_rate_in_the_direction_of_the_sign():
 
 
 @pytest.mark.parametrize(
-    ("auto", "expected"), [("off", 2.0), ("50/labels", 5.0), ("labels/15", 2 / 3)]
+    ("auto", "expected"), [("none", 2.0), ("50/labels", 5.0), ("labels/15", 2 / 3)]
 )
 def test_mu_may_follow_the_labels(auto, expected):
     training = config.Training(mu=2.0, auto_mu=auto)
