@@ -82,7 +82,7 @@ def test_an_array_may_have_many_channels_or_none(tmp_path):
     ],
 )
 def test_an_array_that_is_no_picture_is_refused_by_name(tmp_path, values, reason):
-    np.save(tmp_path / "bad.npy", values, allow_pickle=True)
+    np.save(tmp_path / "bad.npy", values)
     with pytest.raises(UserError, match=f"bad.npy: .*{reason}"):
         data.load(tmp_path / "bad.npy", 9)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import socket
 import sys
 
@@ -14,27 +13,7 @@ from PIL import Image
 
 from common import UserError, cli
 from dfc_tf.config import Config
-
-
-def one_line(answer):
-    """The reason that a refused script gave."""
-    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert (answer.code, answer.out, len(errors)) == (2, "", 1), answer.err
-    assert answer.err.endswith(f"{errors[0]}\n") and "Traceback" not in answer.err
-    return errors[0]
-
-
-@pytest.fixture
-def refused(checkout):
-    """Trains, expects one line, and that no run folder is left behind."""
-
-    def call(*argv):
-        before = checkout.runs()
-        reason = one_line(checkout.train(*argv))
-        assert checkout.runs() == before
-        return reason
-
-    return call
+from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
 
 
 def write(path, *size, seed=0, **options):
@@ -42,11 +21,6 @@ def write(path, *size, seed=0, **options):
     pixels = np.random.default_rng(seed).integers(0, 256, size or (8, 8, 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
     return path
-
-
-def copy_of(run, tmp_path):
-    """A run folder to damage."""
-    return shutil.copytree(run, tmp_path / "a run")
 
 
 # ---- configuration
@@ -130,7 +104,7 @@ def test_an_array_that_claims_to_be_huge_is_refused_and_not_allocated(refused, t
 
 def test_a_pickle_in_an_array_is_refused_and_not_executed(refused, tmp_path):
     harm = Harm(tmp_path / "harm")
-    np.save(tmp_path / "bad.npy", np.array([[harm]], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "bad.npy", np.array([[harm]], dtype=object))
     assert "bad.npy: " in refused("--dataset.path", tmp_path / "bad.npy")
     assert not harm.path.exists()
 
@@ -280,23 +254,6 @@ def test_pred_before_the_end_of_the_training_is_one_line(checkout, stopped):
     assert "train.py --resume" in one_line(checkout.pred(stopped))
 
 
-class Harm:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def replace(run, name, content):
-    """Puts other content into the last checkpoint, with a manifest that does not mind."""
-    folder = max(run.glob("checkpoints/0*"))
-    (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_text("{}")
-
-
 @pytest.mark.parametrize("name", ["model.weights.h5", "state.h5"])
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
     checkout, stopped, tmp_path, name
@@ -330,9 +287,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
     checkout, stopped, tmp_path, found, other, difference
 ):
     run = copy_of(stopped, tmp_path)
-    config = run / "config.yml"
-    assert found in config.read_text()
-    config.write_text(config.read_text().replace(found, other))
+    change_config(run, found, other)
     for answer in (checkout.resume(run), checkout.pred(run, "--input", write(tmp_path / "n.png"))):
         assert "is of another model: " in one_line(answer) and difference in answer.err
 

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import shutil
 import socket
 import sys
 
@@ -14,27 +13,7 @@ from safetensors.numpy import save_file
 
 from common import UserError, cli
 from dti_torch.config import Config
-
-
-def one_line(answer):
-    """The reason that a refused script gave."""
-    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
-    assert (answer.code, answer.out, len(errors)) == (2, "", 1), answer.err
-    assert answer.err.endswith(f"{errors[0]}\n") and "Traceback" not in answer.err
-    return errors[0]
-
-
-@pytest.fixture
-def refused(checkout):
-    """Trains, expects one line, and that no run folder is left behind."""
-
-    def call(*argv):
-        before = checkout.runs()
-        reason = one_line(checkout.train(*argv))
-        assert checkout.runs() == before
-        return reason
-
-    return call
+from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
 
 
 def write(path, *size, seed=0, **options):
@@ -55,11 +34,6 @@ def of(folder, k=2):
     own = {"dataset.name": "folder", "dataset.path": folder, "dataset.n_images": "null"}
     own |= {"model.n_prototypes": k, "training.n_epochs": 1}
     return [word for key, value in own.items() for word in (f"--{key}", value)]
-
-
-def copy_of(run, tmp_path):
-    """A run folder to damage."""
-    return shutil.copytree(run, tmp_path / "a run")
 
 
 # ---- configuration
@@ -300,38 +274,11 @@ def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
     assert (run / "scores.json").read_bytes() == scores
 
 
-class Harm:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
-def replace(run, name, content):
-    """Puts other content into the last checkpoint, with a manifest that does not mind."""
-    folder = max(run.glob("checkpoints/0*"))
-    (folder / name).write_bytes(content)
-    (folder / "manifest.json").write_text("{}")
-
-
-def change_config(run, found, other):
-    config = run / "config.yml"
-    assert found in config.read_text()
-    config.write_text(config.read_text().replace(found, other))
-
-
 @pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors"])
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
     checkout, stopped, tmp_path, name
 ):
-    run = copy_of(stopped, tmp_path)
-    harm = Harm(tmp_path / "harm")
-    make, arguments = harm.__reduce__()  # what whoever loads it would call
-    make(*arguments)
-    harm.path.rmdir()  # so there was harm
+    run, harm = copy_of(stopped, tmp_path), Harm(tmp_path / "harm")
     replace(run, name, pickle.dumps(harm))
     answers = [checkout.resume(run)] + [checkout.pred(run)] * (name == "model.safetensors")
     for answer in answers:

@@ -1,0 +1,41 @@
+"""Fixtures of all papers' suites, on the `checkout` that each of them has."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.entry_scripts")
+
+from tests.entry_scripts import Answer, one_line  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def whole(checkout):
+    """What pipeline.sh answers, and the finished run of the tiny config."""
+    environment = {"config": "tiny.yml", "tag": "whole", "OMP_NUM_THREADS": "1"}
+    binaries = Path(sys.executable).parent
+    environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "VIRTUAL_ENV": str(binaries.parent)}
+    answer = subprocess.run(
+        [checkout.paper / "pipeline.sh"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    return answer, Answer(0, "", answer.stderr).run
+
+
+@pytest.fixture
+def refused(checkout):
+    """Trains, expects one line, and that no run folder is left behind."""
+
+    def call(*argv):
+        before = checkout.runs()
+        reason = one_line(checkout.train(*argv))
+        assert checkout.runs() == before
+        return reason
+
+    return call
