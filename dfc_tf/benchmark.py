@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, bsds, cli, datasets
+from common import UserError, bsds, cli, segmentations
 from dfc_tf import config, data, regions
 
 log = logging.getLogger("dfc_tf.benchmark")
@@ -33,7 +33,7 @@ def main() -> None:
     args = _arguments()
     paper = Path(__file__).resolve().parent
     cfg = cli.load_config(config.Config, __file__, args.config)
-    truth = datasets.segmentation(args.benchmark, args.split, args.root)
+    truth = segmentations.load(args.benchmark, args.split, args.root)
     chosen = range(len(truth))[: args.limit]
     out = Path(args.out or paper / "runs" / "benchmark" / f"{args.benchmark}_{args.split or 'all'}")
     ours = Path(args.config).stem
@@ -89,7 +89,7 @@ def _begin(cfg: config.Config, name: str, split: str, root: str | None) -> None:
     """What a process has: the data set, and one network for all of its pictures."""
     global _cfg, _truth, _state
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool ends us
-    _cfg, _truth, _state = cfg, datasets.segmentation(name, split, root), None
+    _cfg, _truth, _state = cfg, segmentations.load(name, split, root), None
 
 
 def _score(task: tuple[str, int, Path]) -> None:

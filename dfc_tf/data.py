@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from common import UserError, datasets, images
+from common import UserError, folders, images, segmentations
 from dfc_tf import config
 
 log = logging.getLogger("dfc_tf.data")
@@ -77,7 +77,7 @@ def _paths(cfg: config.Dataset) -> list[str]:
             raise UserError(f"this scikit-image has no {cfg.name}: give a --dataset.path")
         return [str(found[0])]
     if cfg.name == "bsds500":
-        return datasets.segmentation(cfg.name, cfg.split, cfg.root).paths
+        return segmentations.load(cfg.name, cfg.split, cfg.root).paths
     if cfg.name == "folder":
         raise UserError("dataset.name folder needs dataset.path, a picture or a folder of them")
     raise UserError(
@@ -98,13 +98,13 @@ def _files(path: Path) -> list[str]:
     found = [
         file
         for file in files
-        if file.name.lower().endswith((*datasets.EXTENSIONS, *ARRAYS))
+        if file.name.lower().endswith((*folders.EXTENSIONS, *ARRAYS))
         and not file.name.startswith(".")
         and not file.stem.endswith("_scribble")
         and not file.is_dir()
     ]
     if not found:
-        raise UserError(f"{path} holds no picture ({', '.join((*datasets.EXTENSIONS, '.npy'))})")
+        raise UserError(f"{path} holds no picture ({', '.join((*folders.EXTENSIONS, '.npy'))})")
     return list(map(str, found))
 
 

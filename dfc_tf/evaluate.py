@@ -15,7 +15,7 @@ import subprocess
 
 import numpy as np
 
-from common import UserError, bsds, cli, datasets
+from common import UserError, bsds, cli, segmentations
 from common.run import Run
 from dfc_tf.config import Config
 
@@ -61,7 +61,7 @@ def read_predictions(path: Path) -> list[dict[str, str]]:
 
 def against_people(cfg: Config, run: Run, names: list[str]) -> dict:
     """The overlap with the human segmentations, of ours and of the baseline."""
-    truth = datasets.segmentation(cfg.dataset.name, cfg.dataset.split, cfg.dataset.root)
+    truth = segmentations.load(cfg.dataset.name, cfg.dataset.split, cfg.dataset.root)
     stems = [Path(path).stem for path in truth.paths]
     found: dict[str, list] = {"ours": [], "baseline": []}
     for name in names:

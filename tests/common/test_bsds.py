@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from common import bsds
-from common.datasets import segmentation
+from common import bsds, segmentations
 from common.download import data_root
 
 
@@ -99,7 +98,7 @@ def test_the_blank_picture_scores_what_was_published_for_the_protocol():
     # 0.0510 for "all" on val, computed on its own with the rule of the paper's authors
     if not (data_root() / "BSDS500/data/groundTruth/val").is_dir():
         pytest.skip("BSDS500 val is not below DATA_ROOT")
-    val = segmentation("bsds500", "val")
+    val = segmentations.load("bsds500", "val")
     truths = [val.truths(i) for i in range(len(val))]
     scores = bsds.best_overlap_miou([np.zeros_like(truth[0]) for truth in truths], truths)
     assert scores["all"] == pytest.approx(0.0510, abs=5e-5)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import UserError, datasets, download
+from common import UserError, datasets, download, segmentations
 
 REPOSITORY = Path(__file__).parents[2]
 CONTENT = bytes(range(256)) * 4000  # 1 MB
@@ -467,7 +467,7 @@ def test_every_source_is_complete():
 
 def test_every_file_that_a_reader_wants_has_a_source():
     files = {name: source.files for name, source in datasets._ARRAYS.items()}
-    files |= {name: source[0] for name, source in datasets._SEGMENTATIONS.items()}
+    files |= {name: source[0] for name, source in segmentations._SETS.items()}
     listed = download.sources()
     for name in files.keys() & {name for name in listed if "files" in listed[name]}:
         paths = [file["path"] for file in listed[name]["files"]]

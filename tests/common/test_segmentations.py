@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+from common import UserError, segmentations
+from tests.common.data_sets import picture
+
+
+def bsds(root, shape=(6, 8)):
+    cells = np.empty((1, 2), object)
+    for i in range(2):
+        cells[0, i] = {"Segmentation": np.full(shape, i + 1, np.uint16)}
+    for split in ("train", "val", "test"):
+        picture(root / f"BSDS500/data/images/{split}/1.jpg")
+        path = root / f"BSDS500/data/groundTruth/{split}/1.mat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scipy.io.savemat(path, {"groundTruth": cells})
+    return path
+
+
+def test_bsds_gives_every_annotator(root):
+    bsds(root)
+    loaded = segmentations.load("bsds500", root=root)
+    assert len(loaded) == 3 and loaded.n_classes is None
+    assert loaded.image(0).shape == (6, 8, 3)
+    assert [truth.shape for truth in loaded.truths(0)] == [(6, 8), (6, 8)]
+    assert [truth[0, 0] for truth in loaded.truths(2)] == [1, 2]
+    assert len(segmentations.load("bsds500", "train+val", root)) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "shape", "key"])
+def test_a_damaged_truth_is_refused_by_name(root, damage):
+    path = bsds(root, (3, 3) if damage == "shape" else (6, 8))
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:150])
+    if damage == "key":
+        scipy.io.savemat(path, {"other": 1})
+    with pytest.raises(UserError, match=str(path)):
+        segmentations.load("bsds500", "test", root).truths(0)
+
+
+def test_a_missing_truth_and_a_missing_split_are_refused(root):
+    bsds(root).unlink()
+    with pytest.raises(UserError, match="groundTruth/test/1.mat"):
+        segmentations.load("bsds500", "test", root)
+    with pytest.raises(UserError, match="camvid lacks camvid/val, camvid/valannot"):
+        segmentations.load("camvid", "val", root)
+    with pytest.raises(UserError, match="none of bsds500"):
+        segmentations.load("mnist")
+
+
+def labels_png(path, values, mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.array(values, np.uint8)).convert(mode).save(path)
+
+
+def test_camvid_has_eleven_classes_and_void(root):
+    picture(root / "camvid/val/a.png", (1, 3, 3))
+    labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]])
+    loaded = segmentations.load("camvid", "val", root)
+    assert loaded.truths(0)[0].tolist() == [[0, 10, 11]]
+    assert (loaded.n_classes, loaded.ignore) == (11, 11)
+    labels_png(root / "camvid/valannot/a.png", [[0, 10, 12]])
+    with pytest.raises(UserError, match="label 12, expected below 11"):
+        loaded.truths(0)
+    labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]], "RGB")
+    with pytest.raises(UserError, match="mode RGB"):
+        loaded.truths(0)
+
+
+def test_ade20k_counts_from_zero_and_ignores_what_nobody_named(root):
+    picture(root / "ADEChallengeData2016/images/validation/a.jpg", (1, 3, 3))
+    labels_png(root / "ADEChallengeData2016/annotations/validation/a.png", [[0, 1, 150]])
+    loaded = segmentations.load("ade20k", "val", root)
+    assert loaded.truths(0)[0].tolist() == [[255, 0, 149]]
+    assert (loaded.n_classes, loaded.ignore) == (150, 255)
+
+
+def test_real_bsds(real):
+    real("BSDS500")
+    loaded = segmentations.load("bsds500", "train+val")
+    assert len(loaded) == 300 and 4 <= len(loaded.truths(0)) <= 9
+
+
+def test_real_camvid(real):
+    real("camvid")
+    loaded = segmentations.load("camvid", "val")
+    assert len(loaded) == 101 and loaded.image(0).shape == (360, 480, 3)
+    assert set(np.unique(loaded.truths(0)[0])) <= set(range(12))
