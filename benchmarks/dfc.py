@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEIGHT, WIDTH, N_CHANNELS, N_STEPS, N_TURNS = 321, 481, 100, 3, 3
+HEIGHT, WIDTH, N_CHANNELS, N_STEPS, N_TURNS = 321, 481, 100, 3, 5
 
 OURS = """
 import json, os, sys, time

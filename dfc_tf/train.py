@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it gree
 import numpy as np
 import tensorflow as tf
 
-from common import UserError, cli
+from common import UserError, cli, memory
 from common.run import Run
 from dfc_tf import cluster, config, data, loss, model, pictures, regions
 
@@ -34,6 +34,7 @@ class State(tf.Module):
 
     def __init__(self, cfg: config.Config, n_channels: int):
         super().__init__()
+        memory.keep_freed()
         self.cfg = cfg
         self.net = model.build(cfg.model, n_channels, cfg.training.seed)
         self.net.compute_dtype = model.compute_dtype(cfg.training.precision)

@@ -42,6 +42,25 @@ def test_responses_are_those_of_a_slow_loop():
     np.testing.assert_allclose(net(image)[0], expected, atol=1e-4)  # single precision
 
 
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_the_gradients_of_our_convolution_are_tensorflows(side):
+    random = np.random.default_rng(0)
+    x = tf.constant(random.normal(size=(2, 7, 6, 4)))
+    kernel = tf.constant(random.normal(size=(side, side, 4, 3)))
+    found, expected = [], []
+    for function, results in (
+        (model.convolution, found),
+        (model.conv2d, expected),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch([x, kernel])
+            y = function(x, kernel)
+        upstream = tf.constant(np.random.default_rng(1).normal(size=y.shape))
+        results += [y, *tape.gradient(y, [x, kernel], output_gradients=upstream)]
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("blocks", "parameters"),
     # counted by hand: 3x3x3x100 + 9x100x100 a further block + 100x100, biases, two of each norm
