@@ -46,9 +46,14 @@ def test_no_piece_is_left_below_the_minimum(share):
     assert set(np.unique(found)) <= set(range(5))
 
 
-def test_neighbours_share_a_side():
-    near = regions.neighbours(np.array([[0, 1], [2, 1]]))
-    assert near == {0: {1, 2}, 1: {0, 2}, 2: {0, 1}}
+def test_borders_are_shared_sides_and_sums_along_them():
+    pieces, values = np.array([[0, 1], [2, 1]]), np.array([[1.0, 3.0], [4.0, 8.0]])
+    near = regions.borders(pieces, lambda a, b: abs(values[a] - values[b]))
+    # a side and a gap: 1 to 3, 1 to 4, 4 to 8
+    expected = {0: {1: [1, 2], 2: [1, 3]}, 1: {0: [1, 2], 2: [1, 4]}, 2: {0: [1, 3], 1: [1, 4]}}
+    assert {i: {j: b.tolist() for j, b in near[i].items()} for i in near} == expected
+    assert regions.borders(np.array([[0, 1], [0, 1]]))[0][1].tolist() == [2]
+    assert regions.borders(np.zeros((1, 1), int)) == {0: {}}
 
 
 def test_labels_are_numbered_from_the_largest():
@@ -82,6 +87,15 @@ def test_regions_join_while_colours_and_labels_are_alike():
     assert found.tolist() == np.repeat([0, 0, 2, 3], 5)[None].tolist()
     alike = regions.merge_similar(np.zeros_like(labels), np.zeros(image.shape), pieces)
     assert len(np.unique(alike)) == 1
+
+
+def test_an_edge_between_regions_of_one_colour_keeps_them_apart():
+    pieces = np.repeat([0, 1], 5)[None]
+    labels = np.zeros(pieces.shape, int)
+    edge = np.array([0.4, 0.4, 0.4, 0.4, 0.9, 0.1, 0.6, 0.6, 0.6, 0.6])  # both have mean 0.5
+    assert len(np.unique(regions.merge_similar(labels, edge[None, :, None], pieces))) == 2
+    flat = np.full((1, 10, 1), 0.5)
+    assert len(np.unique(regions.merge_similar(labels, flat, pieces))) == 1
 
 
 @pytest.mark.parametrize("name", ["majority", "merge"])
