@@ -123,17 +123,25 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
     """
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        turned = tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2))
-        by_x = conv2d(upstream, turned)
+        by_x = conv2d(upstream, tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
         side, _, c, d = kernel.shape
-        h, w, margin = tf.shape(x)[1], tf.shape(x)[2], side // 2
-        padded = tf.pad(x, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
-        places = [padded[:, i : i + h, j : j + w] for i in range(side) for j in range(side)]
-        flat = tf.reshape(upstream, (-1, d))
-        by_kernel = [
-            tf.matmul(tf.reshape(place, (-1, c)), flat, transpose_a=True) for place in places
-        ]
-        return by_x, tf.reshape(tf.stack(by_kernel), kernel.shape)
+        margin = side // 2
+        # zeros around the pictures, which stand in one column; with rows of whole cache lines
+        # TensorFlow reads the shifted ones where they are
+        extra = -tf.shape(x)[2] % 16
+        x_rows = tf.pad(x, ((0, 0), (margin, margin), (margin, margin + extra), (0, 0)))
+        rows = tf.pad(upstream, ((0, 0), (0, 2 * margin), (0, extra), (0, 0)))
+        width = tf.shape(rows)[2]
+        rows = tf.reshape(rows, (-1, width, d))
+        n = tf.shape(rows)[0] - 2 * margin
+        rows = tf.reshape(rows[:n], (-1, d))
+        by_kernel = [[] for _ in range(side)]
+        for j in range(side):
+            shifted = tf.reshape(x_rows[:, :, j : j + width], (-1, width, c))
+            for i in range(side):
+                place = tf.reshape(shifted[i : i + n], (-1, c))
+                by_kernel[i].append(tf.matmul(place, rows, transpose_a=True))
+        return by_x, tf.stack([tf.stack(row) for row in by_kernel])
 
     return conv2d(x, kernel), gradient
 
