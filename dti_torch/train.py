@@ -6,8 +6,6 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import contextlib
-import ctypes
 import logging
 import math
 import os
@@ -20,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common import UserError, cli, metrics
+from common import UserError, cli, memory, metrics
 from common.run import Run
 from dti_torch import cluster, config, data, model, pictures
 
@@ -87,15 +85,6 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def keep_freed_memory() -> None:
-    """Tells glibc to keep what tensors free: page faults were a quarter of a step on the CPU."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-        libc.mallopt(m_mmap_threshold, 32 << 20)  # the largest that glibc takes
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
 def begin(cfg: config.Config, images: Tensor) -> State:
     """The state before the first step on images uint8 (n, c, h, w); raises UserError if too few."""
     n, k = len(images), cfg.model.n_prototypes
@@ -103,7 +92,7 @@ def begin(cfg: config.Config, images: Tensor) -> State:
         raise UserError(f"there is only {n} image: clustering needs two")
     if k > n:
         raise UserError(f"model.n_prototypes is {k}, but there are only {n} images")
-    keep_freed_memory()
+    memory.keep_freed()
     torch.manual_seed(cfg.training.seed)
     prototypes = cluster.initial_prototypes(images, cfg.model, cfg.training.seed)
     net = model.build(cfg.model, prototypes).to(images.device)
