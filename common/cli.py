@@ -112,7 +112,7 @@ def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any
 
 def _absolute(values: dict[str, Any]) -> dict[str, Any]:
     """Paths in full: pred.py and --resume may be called from another folder."""
-    names = ("dataset.path", "dataset.root", "dataset.scribbles")
+    names = ("dataset.path", "dataset.root", "dataset.scribbles", "model.trunk")
     return values | {key: os.path.abspath(values[key]) for key in names if values.get(key)}
 
 

@@ -5,7 +5,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+)
 from sklearn.metrics.cluster import contingency_matrix
 
 
@@ -15,6 +19,15 @@ def nmi(labels: ArrayLike, clusters: ArrayLike) -> float:
     labels, clusters (n,) integers from 0. Two partitions without any split count as equal: 1.
     """
     return float(normalized_mutual_info_score(*_partitions(labels, clusters)))
+
+
+def ami(labels: ArrayLike, clusters: ArrayLike) -> float:
+    """Mutual information corrected for chance: 1 is the same partition, 0 what random ones get.
+
+    labels, clusters (n,) integers from 0. Arithmetic mean, as `nmi`, which grows with the number of
+    clusters; this one does not.
+    """
+    return float(adjusted_mutual_info_score(*_partitions(labels, clusters)))
 
 
 def adjusted_rand(labels: ArrayLike, clusters: ArrayLike) -> float:
@@ -70,19 +83,49 @@ def map_at_r(embeddings: ArrayLike, labels: ArrayLike) -> float:
     embeddings (n, d); labels (n,). Items alone in their class have no R and are left out.
     Raises ValueError where all are. Musgrave et al. 2020, "A metric learning reality check", 3.2.
     """
-    embeddings, labels = _embedded(embeddings, labels)
-    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    n_relevant = sizes[classes] - 1  # (n,) R of every item
-    if not n_relevant.any():
+    scores = retrieval_scores(embeddings, labels)
+    if "map_at_r" not in scores:
         raise ValueError("no two of the labels are equal: MAP@R needs a class with two items")
-    total = 0.0
-    for rows, nearest in _neighbours(embeddings, n_relevant.max()):
-        rank = np.arange(1, nearest.shape[1] + 1)
-        r = n_relevant[rows, None]
-        same = (labels[nearest] == labels[rows, None]) & (rank <= r)  # (rows, k)
-        precision = same.cumsum(axis=1) / rank
-        total += ((same * precision).sum(axis=1) / np.maximum(r[:, 0], 1)).sum()
-    return float(total / np.count_nonzero(n_relevant))
+    return scores["map_at_r"]
+
+
+def retrieval_scores(
+    embeddings: ArrayLike,
+    labels: ArrayLike,
+    ks: Iterable[int] = (1, 2, 4, 8),
+    gallery: tuple[ArrayLike, ArrayLike] | None = None,
+) -> dict[str, float]:
+    """recall_at_K for each of ks, map_at_r, r_precision and n_unmatched, in one pass.
+
+    embeddings (n, d); labels (n,); gallery: embeddings (m, d) and labels (m,) to search in; None:
+    the items themselves, each without itself. n_unmatched items have nothing of their label to
+    find: recall counts them as misses, the other two leave them out and are absent where all are.
+    r_precision is the share of its own label among an item's R nearest; see `map_at_r`.
+    """
+    embeddings, labels = _embedded(embeddings, labels, 1 if gallery else 2)
+    sought, names = (embeddings, labels) if gallery is None else _embedded(*gallery, 1)
+    if sought.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"embeddings are {embeddings.shape}, the gallery's {sought.shape}")
+    ks = list(ks)
+    found, counts = np.unique(names, return_counts=True)
+    place = np.minimum(np.searchsorted(found, labels), len(found) - 1)
+    n_relevant = np.where(found[place] == labels, counts[place], 0) - (gallery is None)  # (n,) R
+    hits, precision, average = np.zeros(max(ks)), 0.0, 0.0
+    for rows, nearest in _neighbours(embeddings, max(*ks, n_relevant.max()), gallery and sought):
+        same = names[nearest] == labels[rows, None]  # (rows, k)
+        met = np.logical_or.accumulate(same[:, : max(ks)], axis=1).sum(axis=0)
+        hits += np.pad(met, (0, max(ks) - len(met)), "edge")
+        rank = np.arange(1, same.shape[1] + 1)
+        same &= rank <= n_relevant[rows, None]
+        r = np.maximum(n_relevant[rows], 1)
+        precision += (same.sum(axis=1) / r).sum()
+        average += ((same * (same.cumsum(axis=1) / rank)).sum(axis=1) / r).sum()
+    scores: dict[str, float] = {f"recall_at_{k}": float(hits[k - 1] / len(labels)) for k in ks}
+    n_matched = np.count_nonzero(n_relevant)
+    if n_matched:
+        scores |= {"map_at_r": float(average / n_matched)}
+        scores |= {"r_precision": float(precision / n_matched)}
+    return scores | {"n_unmatched": len(labels) - n_matched}
 
 
 def mean_iou(
@@ -145,11 +188,13 @@ def _partitions(labels: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.
     return labels, clusters
 
 
-def _embedded(embeddings: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _embedded(
+    embeddings: ArrayLike, labels: ArrayLike, least: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     embeddings, labels = np.asarray(embeddings), np.asarray(labels)
-    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or len(labels) < 2:
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or len(labels) < least:
         found = f"embeddings {embeddings.shape} and labels {labels.shape}"
-        raise ValueError(f"{found}: (n, d) and (n,), n > 1, were expected")
+        raise ValueError(f"{found}: (n, d) and (n,), n > {least - 1}, were expected")
     if embeddings.dtype != np.float32:
         embeddings = embeddings.astype(np.float64)
     if not np.isfinite(embeddings).all():
@@ -157,19 +202,26 @@ def _embedded(embeddings: ArrayLike, labels: ArrayLike) -> tuple[np.ndarray, np.
     return embeddings, labels
 
 
-def _neighbours(embeddings: np.ndarray, k: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The k others nearest to each item, nearest first, in blocks of about 2**22 distances.
+def _neighbours(
+    embeddings: np.ndarray, k: int, gallery: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The k nearest to each item, nearest first, in blocks of about 2**22 distances.
 
-    embeddings (n, d) -> rows (b,), indices (b, min(k, n - 1))
+    embeddings (n, d), gallery (m, d), or None for the others of the items -> rows (b,), indices
+    (b, min(k, m)), m being n - 1 for the others
     """
-    n = len(embeddings)
-    k = min(k, n - 1)
-    embeddings = embeddings - embeddings.mean(axis=0)  # |x|^2 - 2xy cancels far from the origin
-    squares = (embeddings**2).sum(axis=1)
-    for rows in np.array_split(np.arange(n), -(-n * n // 2**22)):
-        # (b, n) squared distances, each row short of its own |x|^2, which changes no order
-        distances = squares - 2 * (embeddings[rows] @ embeddings.T)
-        distances[np.arange(len(rows)), rows] = np.inf
+    sought = embeddings if gallery is None else gallery
+    k = min(k, len(sought) - (gallery is None))
+    middle = sought.mean(axis=0)  # |x|^2 - 2xy cancels far from the origin
+    embeddings, sought = embeddings - middle, sought - middle
+    squares = (sought**2).sum(axis=1)
+    for rows in np.array_split(
+        np.arange(len(embeddings)), -(-len(embeddings) * len(sought) // 2**22)
+    ):
+        # (b, m) squared distances, each row short of its own |x|^2, which changes no order
+        distances = squares - 2 * (embeddings[rows] @ sought.T)
+        if gallery is None:
+            distances[np.arange(len(rows)), rows] = np.inf
         nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
         order = np.take_along_axis(distances, nearest, axis=1).argsort(axis=1)
         yield rows, np.take_along_axis(nearest, order, axis=1)

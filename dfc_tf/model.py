@@ -8,11 +8,10 @@ the picture at hand: one picture is the batch, and there is no other mode to pre
 from collections.abc import Callable
 from pathlib import Path
 
-import h5py
 import numpy as np
 import tensorflow as tf
 
-from common import UserError
+from common import UserError, weights
 from dfc_tf import config
 
 EPSILON = 1e-5  # PyTorch's
@@ -157,29 +156,12 @@ def compute_dtype(precision: str) -> tf.DType:
 
 def save(path: Path, variables: dict[str, tf.Variable]) -> None:
     """Writes variables by name; raises UserError, and writes nothing, if one is NaN or infinite."""
-    values = {name: variable.numpy() for name, variable in variables.items()}
-    for name, value in values.items():
-        if not np.isfinite(value).all():
-            raise UserError(f"{name} became NaN or infinite: lower training.lr")
-    with h5py.File(path, "w") as file:
-        for name, value in values.items():
-            file.create_dataset(name, data=value)
+    weights.save(path, {name: variable.numpy() for name, variable in variables.items()})
 
 
 def load(path: Path, variables: dict[str, tf.Variable]) -> None:
     """Fills variables with what `save` wrote; raises UserError with the first difference."""
-    try:
-        with h5py.File(path, "r") as file:
-            saved = {name: dataset[()] for name, dataset in file.items()}
-    except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {error}") from None
-    for name in sorted(saved.keys() | variables.keys()):
-        found = saved[name].shape if name in saved else "absent"
-        expected = tuple(variables[name].shape) if name in variables else "absent"
-        if found != expected:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {expected}"
-            )
+    saved = weights.load(path, {name: tuple(v.shape) for name, v in variables.items()})
     for name, variable in variables.items():
         variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
 
@@ -190,8 +172,7 @@ def by_name(variables: list[tf.Variable]) -> dict[str, tf.Variable]:
 
 def n_channels(path: Path) -> int:
     """Of the pictures that a file of weights is for; raises UserError as `load`."""
-    try:
-        with h5py.File(path, "r") as file:
-            return int(file["kernel_0"].shape[2])
-    except (OSError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {error}") from None
+    kernel = weights.read(path).get("kernel_0")
+    if kernel is None or kernel.ndim != 4:
+        raise UserError(f"{path} is no readable checkpoint: it has no kernel_0")
+    return kernel.shape[2]

@@ -8,6 +8,7 @@ from common import metrics
 
 PARTITION_SCORES = [
     metrics.nmi,
+    metrics.ami,
     metrics.adjusted_rand,
     metrics.clustering_accuracy,
     metrics.purity,
@@ -132,6 +133,38 @@ def test_map_at_r_equals_a_slow_loop(rng):
         r = same.sum()
         scores.append(sum(same[: j + 1].mean() for j in range(r) if same[j]) / r)
     assert metrics.map_at_r(embeddings, labels) == pytest.approx(np.mean(scores))
+
+
+def test_retrieval_scores_are_those_of_their_own_functions(rng):
+    embeddings, labels = rng.normal(size=(60, 4)), rng.integers(0, 6, 60)
+    found = metrics.retrieval_scores(embeddings, labels)
+    for k, recall in metrics.recall_at_k(embeddings, labels).items():
+        assert found[f"recall_at_{k}"] == recall
+    assert found["map_at_r"] == metrics.map_at_r(embeddings, labels)
+    shares = []
+    for i in range(60):
+        same = labels[slow_ranking(embeddings, i)] == labels[i]
+        shares.append(same[: same.sum()].mean())
+    assert found["r_precision"] == pytest.approx(np.mean(shares))
+
+
+def test_a_gallery_is_searched_whole_and_may_hold_the_query(rng):
+    # the queries at 0 and 5; 5 finds nothing of its class 3
+    gallery = np.array([[0.0], [1.0], [4.0]]), np.array([1, 0, 0])
+    found = metrics.retrieval_scores(np.array([[0.0], [5.0]]), np.array([0, 3]), (1, 2), gallery)
+    assert found["recall_at_1"] == 0 and found["recall_at_2"] == 1 / 2
+    # R is 2 for the query at 0: a miss, then a hit of precision 1/2, over 2
+    assert (found["map_at_r"], found["r_precision"]) == (1 / 4, 1 / 2)
+    assert found["n_unmatched"] == 1
+    with pytest.raises(ValueError, match="the gallery's"):
+        metrics.retrieval_scores(np.eye(2), np.arange(2), gallery=gallery)
+
+
+def test_items_alone_in_their_class_are_misses_of_recall_only():
+    embeddings = np.array([[0.0], [1.0], [9.0]])
+    found = metrics.retrieval_scores(embeddings, np.array([0, 0, 1]))
+    assert found["recall_at_1"] == 2 / 3 and found["map_at_r"] == 1 and found["n_unmatched"] == 1
+    assert "map_at_r" not in metrics.retrieval_scores(embeddings, np.arange(3))
 
 
 def test_blocks_of_distances_join_without_a_seam(rng):

@@ -1,0 +1,24 @@
+"""Deep metric learning via facility location (Song, Jegelka, Rathod, Murphy, CVPR 2017)."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clusterloss_tf.callback import RetrievalCallback
+    from clusterloss_tf.estimator import MetricLearner
+    from clusterloss_tf.loss import CompanionLoss, FacilityLocationLoss
+
+_HOMES = {
+    "CompanionLoss": "loss",
+    "FacilityLocationLoss": "loss",
+    "MetricLearner": "estimator",
+    "RetrievalCallback": "callback",
+}
+__all__ = ["CompanionLoss", "FacilityLocationLoss", "MetricLearner", "RetrievalCallback"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # loads TensorFlow, which evaluate.py does without
+
+    return getattr(importlib.import_module(f"clusterloss_tf.{_HOMES[name]}"), name)

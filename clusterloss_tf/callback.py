@@ -1,0 +1,37 @@
+"""Retrieval scores of held-out images while `model.fit` trains, and the best weights kept."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from common import metrics
+
+
+class RetrievalCallback(keras.callbacks.Callback):
+    """After each epoch adds val_recall_at_1, val_map_at_r, ... of images to the logs.
+
+    images (n, ...) as the model takes them, labels (n,). path, ending in .weights.h5: where the
+    weights of the highest Recall@1 go. Other callbacks may monitor the new logs if they come later.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        path: str | Path | None = None,
+        batch_size: int = 256,
+    ):
+        super().__init__()
+        self.images, self.labels, self.batch_size = images, np.asarray(labels).ravel(), batch_size
+        self.path, self.best = path, -1.0
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        embeddings = self.model.predict(self.images, self.batch_size, verbose=0)
+        scores = metrics.retrieval_scores(embeddings, self.labels)
+        if logs is not None:
+            logs.update({f"val_{name}": value for name, value in scores.items()})
+        if scores["recall_at_1"] > self.best:
+            self.best = scores["recall_at_1"]
+            if self.path:
+                self.model.save_weights(self.path)

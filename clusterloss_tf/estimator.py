@@ -1,0 +1,115 @@
+"""Metric learning in the manner of scikit-learn, on arrays of images."""
+
+from typing import get_args
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from clusterloss_tf import config, train
+from common import UserError, metrics
+
+
+class MetricLearner(TransformerMixin, BaseEstimator):
+    """Learns embeddings in which images of one label are near each other.
+
+    Images are (n, h, w) or (n, h, w, c), uint8 or floats in [0, 1]; labels (n,) of any kind. The
+    parameters are those of `config.py`, the defaults those of configs/digits.yml. Wrong values
+    raise ValueError. After `fit`: classes_ and losses_, one a step.
+    """
+
+    def __init__(
+        self,
+        dim: int = 64,
+        *,
+        loss: str = "facility",
+        gamma: float = 64.0,
+        refine: str = "greedy",
+        depth: int = 13,
+        growth: int = 12,
+        n_epochs: int = 30,
+        batch_size: int = 64,
+        images_per_class: int = 4,
+        lr: float = 2e-3,
+        augment: str = "crop",
+        random_state: int = 0,
+    ):
+        self.dim = dim
+        self.loss = loss
+        self.gamma = gamma
+        self.refine = refine
+        self.depth = depth
+        self.growth = growth
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.images_per_class = images_per_class
+        self.lr = lr
+        self.augment = augment
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> "MetricLearner":
+        """Trains on images X with labels y, of two classes or more."""
+        images, labels = _images(X), np.asarray(y).ravel()
+        if len(labels) != len(images):
+            raise ValueError(f"X has {len(images)} images, y {len(labels)} labels")
+        if len(np.unique(labels)) < 2:
+            raise ValueError("y has one class: metric learning needs two")
+        self._state, self.losses_ = train.State(self._config(), images, labels), []
+        try:
+            for _ in range(self.n_epochs):
+                self.losses_ += train.train_epoch(self._state, images)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        self.classes_ = self._state.classes
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray:
+        """The embeddings (n, dim) of images X, unit vectors."""
+        check_is_fitted(self, "classes_")
+        images, expected = _images(X), self._state.net.input_shape[1:]
+        if images.shape[1:] != expected:
+            raise ValueError(f"X has images {images.shape[1:]}: expected {expected}, as in fit")
+        try:
+            return self._state.embed(images)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Recall@1: the share of images X whose nearest other has their label y."""
+        return metrics.recall_at_k(self.transform(X), np.asarray(y).ravel(), [1])[1]
+
+    def _config(self) -> config.Config:
+        choices = {"loss": config.Loss, "refine": config.Refine, "augment": config.Augment}
+        for name, known in choices.items():
+            if getattr(self, name) not in get_args(known):
+                expected = ", ".join(get_args(known))
+                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {expected}")
+        return config.Config(
+            model=config.Model(depth=self.depth, growth=self.growth, dim=self.dim),
+            training=config.Training(
+                seed=self.random_state,
+                loss=self.loss,
+                gamma=self.gamma,
+                refine=self.refine,
+                lr=self.lr,
+                batch_size=self.batch_size,
+                images_per_class=self.images_per_class,
+                augment=self.augment,
+                n_epochs=self.n_epochs,
+            ),
+        )
+
+
+def _images(X: ArrayLike) -> np.ndarray:
+    """(n, h, w, c) uint8 or float32 in [0, 1]; raises ValueError."""
+    X = np.asarray(X)
+    if X.ndim not in (3, 4) or 0 in X.shape:
+        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c)")
+    if X.dtype.kind == "f":
+        X = X.astype(np.float32)
+        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
+            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
+    elif X.dtype != np.uint8:
+        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
+    return X.reshape(*X.shape[:3], -1)

@@ -1,0 +1,101 @@
+"""The estimator and the callback, on colours that are easily told apart."""
+
+import keras
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from clusterloss_tf import FacilityLocationLoss, MetricLearner, RetrievalCallback
+from clusterloss_tf.data import ClassBatches
+from common import metrics
+
+
+@pytest.fixture(scope="module")
+def sample():
+    random = np.random.default_rng(0)
+    labels = np.tile(np.array(["b", "a", "c"]), 10)
+    colours = {"a": 60, "b": 120, "c": 180}
+    noise = random.normal(0, 30, (30, 8, 8))
+    images = np.clip(np.array([colours[x] for x in labels])[:, None, None] + noise, 0, 255)
+    return images.astype(np.uint8), labels
+
+
+def learner(**changed):
+    options = {"dim": 4, "depth": 7, "growth": 4, "n_epochs": 3, "batch_size": 12}
+    return MetricLearner(**options | changed)
+
+
+@pytest.fixture(scope="module")
+def fitted(sample):
+    return learner().fit(*sample)
+
+
+def test_it_embeds_images_as_unit_vectors_and_scores_recall(fitted, sample):
+    images, labels = sample
+    found = fitted.transform(images)
+    assert found.shape == (30, 4) and fitted.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    assert fitted.score(images, labels) == metrics.recall_at_k(found, labels, [1])[1]
+    assert len(fitted.losses_) == 3 * (30 // 12) and np.isfinite(fitted.losses_).all()
+
+
+def test_the_same_state_gives_the_same_embeddings(fitted, sample):
+    again = clone(fitted).fit(*sample)
+    np.testing.assert_array_equal(again.transform(sample[0]), fitted.transform(sample[0]))
+
+
+def test_floats_from_0_to_1_are_as_good_as_bytes(fitted, sample):
+    floats = (sample[0] / 255.0)[..., None]
+    np.testing.assert_allclose(fitted.transform(floats), fitted.transform(sample[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"loss": "best"}, "loss is 'best': expected one of facility"),
+        ({"refine": "none"}, "refine is 'none'"),
+        ({"augment": "cut"}, "augment is 'cut'"),
+        ({"dim": 0}, "model.dim is 0"),
+        ({"lr": float("nan")}, "training.lr is nan"),
+        ({"n_epochs": -1}, "training.n_epochs is -1"),
+    ],
+)
+def test_wrong_parameters_raise_value_error(sample, changed, reason):
+    with pytest.raises(ValueError, match=reason):
+        learner(**changed).fit(*sample)
+
+
+def test_wrong_images_and_labels_raise_value_error(fitted, sample):
+    images, labels = sample
+    for wrong, reason in (
+        (images[0], r"expected \(n, h, w\)"),
+        (images.astype(float), "expected 0 to 1"),
+        (np.full((4, 8, 8), np.nan), "expected 0 to 1"),
+        (images.astype(int), "expected uint8"),
+        (images[:, :5], "as in fit"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            fitted.transform(wrong)
+    with pytest.raises(ValueError, match="30 images, y 29 labels"):
+        learner().fit(images, labels[1:])
+    with pytest.raises(ValueError, match="one class"):
+        learner().fit(images, np.zeros(30))
+
+
+def test_the_callback_scores_every_epoch_and_keeps_the_best(sample, tmp_path):
+    images, names = sample
+    x, y = (images / 255.0)[..., None].astype(np.float32), np.unique(names, return_inverse=True)[1]
+    keras.utils.set_random_seed(0)
+    net = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4),
+         keras.layers.UnitNormalization()]
+    )  # fmt: skip
+    net.compile(keras.optimizers.Adam(0.01), FacilityLocationLoss(12.0))
+    callback = RetrievalCallback(x, y, tmp_path / "best.weights.h5")
+    history = net.fit(ClassBatches(x, y, 12, 4), epochs=3, verbose=0, callbacks=[callback]).history
+    recalls = history["val_recall_at_1"]
+    assert len(recalls) == 3 and callback.best == max(recalls)
+    assert {"val_map_at_r", "val_r_precision"} <= history.keys()
+    net.load_weights(tmp_path / "best.weights.h5")
+    found = metrics.recall_at_k(net.predict(x, verbose=0), y, [1])[1]
+    assert found == max(recalls)

@@ -1,0 +1,56 @@
+"""Checkpoints of arrays: what was saved comes back, and nothing else does."""
+
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+
+from common import UserError, weights
+from tests.entry_scripts import Harm
+
+
+@pytest.fixture
+def saved(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "n": np.array(7)}
+    weights.save(tmp_path / "w.h5", arrays)
+    return tmp_path / "w.h5", arrays
+
+
+def test_arrays_come_back_as_they_were(saved):
+    path, arrays = saved
+    found = weights.load(path, {name: value.shape for name, value in arrays.items()})
+    assert found.keys() == arrays.keys()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype
+
+
+def test_nan_is_refused_by_name_and_nothing_is_written(tmp_path):
+    with pytest.raises(UserError, match="b became NaN or infinite"):
+        weights.save(tmp_path / "w.h5", {"a": np.ones(2), "b": np.array([1, np.nan])})
+    assert not (tmp_path / "w.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "difference"),
+    [
+        ({"a": (3, 2), "n": ()}, r"a is \(2, 3\), the config expects \(3, 2\)"),
+        ({"a": (2, 3)}, r"n is \(\), the config expects absent"),
+        ({"a": (2, 3), "b": (1,), "n": ()}, r"b is absent, the config expects \(1,\)"),
+    ],
+)
+def test_other_arrays_are_refused_with_the_first_difference(saved, shapes, difference):
+    with pytest.raises(UserError, match=difference):
+        weights.load(saved[0], shapes)
+
+
+def test_what_is_no_such_file_is_refused_and_not_executed(tmp_path):
+    harm = Harm(tmp_path / "harm")
+    (tmp_path / "pickle.h5").write_bytes(pickle.dumps(harm))
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group("a")
+    for name in ("pickle.h5", "group.h5", "absent.h5"):
+        with pytest.raises(UserError, match=f"{name} is no readable checkpoint"):
+            weights.read(tmp_path / name)
+    assert not harm.path.exists()
