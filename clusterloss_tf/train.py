@@ -139,13 +139,16 @@ def main() -> None:
         saved = time.monotonic()
         for _ in run.epochs(state.epoch, cfg.training.n_epochs):
             for _ in train_epoch(state, found.images, run):
-                if run.stopping:
+                if state.batch < state.n_batches and run.stopping:
                     save(run, state)
                     run.stop()
             log_epoch(run, state, test)
-            if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            stopping = run.stopping
+            if stopping or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
                 save(run, state)
                 saved = time.monotonic()
+            if stopping:
+                run.stop()
         save(run, state)
 
 

@@ -82,6 +82,7 @@ def test_wrong_images_and_labels_raise_value_error(fitted, sample):
         learner().fit(images, np.zeros(30))
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with h5py
 def test_the_callback_scores_every_epoch_and_keeps_the_best(sample, tmp_path):
     images, names = sample
     x, y = (images / 255.0)[..., None].astype(np.float32), np.unique(names, return_inverse=True)[1]
