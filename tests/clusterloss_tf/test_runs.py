@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from common import images, metrics
+from tests.entry_scripts import copy_of
 
 STEPS = 6  # of the tiny config, two an epoch
 
@@ -237,19 +238,19 @@ def test_features_lie_in_the_order_of_the_data_set(checkout, whole, tmp_path):
 
 
 def test_test_images_are_searched_in_the_training_images(checkout, whole, tmp_path):
-    _, run = whole
-    assert checkout("clusterloss_tf.extract", run, "--part", "train", "--out", tmp_path).code == 0
-    answer = checkout(f"{checkout.paper.name}/evaluate.py", run, "--gallery", tmp_path)
+    run, folder = copy_of(whole[1], tmp_path), tmp_path / "features"
+    assert checkout("clusterloss_tf.extract", run, "--part", "train", "--out", folder).code == 0
+    answer = checkout(f"{checkout.paper.name}/evaluate.py", run, "--gallery", folder)
     assert answer.code == 0, answer.err
     arrays = predictions(run)
-    features, labels = (np.load(tmp_path / f"{name}.npy") for name in ("features", "labels"))
+    features, labels = (np.load(folder / f"{name}.npy") for name in ("features", "labels"))
     nearest = np.linalg.norm(arrays["embeddings"][:, None] - features, axis=2).argmin(1)
     expected = (labels[nearest] == arrays["labels"]).mean()
     assert scores(run)["against_gallery"]["recall_at_1"] == pytest.approx(expected)
 
 
-def test_tsne_draws_a_map_of_all_test_images(checkout, whole):
-    _, run = whole
+def test_tsne_draws_a_map_of_all_test_images(checkout, whole, tmp_path):
+    run = copy_of(whole[1], tmp_path)
     before = (run / "images/tsne.png").stat().st_mtime_ns
     answer = checkout("clusterloss_tf.tsne", run, "--limit", 20)
     assert (answer.code, answer.out) == (0, ""), answer.err
