@@ -1,11 +1,14 @@
-"""Where the tests of data sets find their files."""
+"""Where the tests of data sets find their files, and the server that they download from."""
 
+import http.server
 import os
+import threading
 
 import pytest
 import yaml
 
 from common import datasets, download
+from tests.common.file_server import Handler
 
 
 @pytest.fixture
@@ -36,3 +39,23 @@ def real(no_sources):
         return path
 
     return find
+
+
+@pytest.fixture(scope="module")
+def running():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def server(running, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    running.seen, running.files = [], {}
+    running.asked, running.released = threading.Event(), threading.Event()
+    running.url = f"http://127.0.0.1:{running.server_address[1]}"
+    return running
