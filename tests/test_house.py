@@ -9,10 +9,12 @@ import stat
 import statistics
 import subprocess
 import sys
+import typing
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import yaml
 
 from common import cli
 
@@ -142,13 +144,42 @@ def test_a_script_is_executable_and_the_same_in_all_papers(name):
 
 
 @each(CONFIGS)
-def test_a_shipped_config_loads_and_says_how_to_run_it(path):
-    paper = path.parents[1].name
+def test_a_shipped_config_loads_and_its_card_has_command_cost_and_score(path):
+    values_of(path)
+    command, cost, expect = path.read_text().splitlines()[:3]
+    assert command.startswith("# ") and f"make {path.parents[1].name.rpartition('_')[0]}" in command
+    assert cost.startswith("# cost: ") and expect.startswith("# expect: ")
+
+
+@each(CONFIGS)
+def test_a_shipped_config_says_only_what_differs_from_the_default(path):
+    default = config_of(path.parents[1]).Config()
+    for key, value in values_of(path).items():
+        section, _, field = key.partition(".")
+        same = value == getattr(getattr(default, section), field)
+        assert not same or key == "dataset.name", key  # a run folder lies below that name
+
+
+@each(PAPERS)
+def test_every_choice_of_a_config_is_itself_in_yaml(path):
+    choices = []
+    for section in typing.get_type_hints(config_of(path).Config).values():
+        for kind in typing.get_type_hints(section).values():
+            choices += kind.__args__ if typing.get_origin(kind) is typing.Literal else ()
+    assert choices and [yaml.safe_load(c) for c in choices] == choices  # "off" would be False
+
+
+def config_of(paper):
+    return importlib.import_module(f"{paper.name}.config")
+
+
+def values_of(path):
+    """What a shipped config says, by key, after the whole of it was found valid."""
     parser = cli._Parser("")
-    parser.add_config(importlib.import_module(f"{paper}.config").Config)
-    parser.build(parser.load(path))
-    header = path.read_text().split("\n\n")[0]
-    assert header.startswith("# ") and f"make {paper.rpartition('_')[0]}" in header
+    parser.add_config(config_of(path.parents[1]).Config)
+    values = parser.load(path)
+    parser.build(values)
+    return values
 
 
 def test_no_file_is_named_for_nothing():

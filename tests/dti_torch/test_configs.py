@@ -69,14 +69,6 @@ def test_a_config_has_the_values_of_the_paper(name):
     assert parser().build(values(name)) == expected
 
 
-@pytest.mark.parametrize("name", [*ROWS, "folder"])
-def test_a_config_says_only_what_differs_from_the_default(name):
-    default = Config()
-    for key, value in values(name).items():
-        section, _, field = key.partition(".")
-        assert value != getattr(getattr(default, section), field), key
-
-
 @pytest.mark.parametrize("name", ROWS)
 def test_a_config_names_a_data_set_that_there_is(name):
     assert values(name)["dataset.name"] in datasets.NAMES
