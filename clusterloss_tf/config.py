@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from common import require
+
 Loss = Literal[
     "facility", "contrastive", "triplet", "triplet_hard", "lifted", "n_pair", "multi_similarity",
     "proxy_anchor", "softmax",
@@ -26,8 +28,8 @@ class Dataset:
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
     def __post_init__(self) -> None:
-        _require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
-        _require(0 < self.held_out < 1, "dataset.held_out", self.held_out, "between 0 and 1")
+        require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
+        require(0 < self.held_out < 1, "dataset.held_out", self.held_out, "between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,14 @@ class Model:
 
     def __post_init__(self) -> None:
         n_parts = 6 if self.bottleneck else 3
-        _require(
+        require(
             self.depth >= 4 + n_parts and (self.depth - 4) % n_parts == 0,
             "model.depth", self.depth, f"4 and a multiple of {n_parts}",
         )  # fmt: skip
         for name in ("growth", "dim"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        _require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
-        _require(
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
+        require(
             self.n_clusters is None or self.n_clusters >= 1,
             "model.n_clusters",
             self.n_clusters,
@@ -81,18 +83,18 @@ class Training:
     visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
+        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
         for name in ("gamma", "weight_decay", "n_epochs"):
             value = getattr(self, name)
-            _require(value >= 0, f"training.{name}", value, "0 or more")
-        _require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share below 1")
-        _require(
+            require(value >= 0, f"training.{name}", value, "0 or more")
+        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share below 1")
+        require(
             all(0 < share < 1 for share in self.milestones),
             "training.milestones", self.milestones, "shares between 0 and 1",
         )  # fmt: skip
         for name in ("batch_size", "images_per_class"):
             value = getattr(self, name)
-            _require(value >= 2, f"training.{name}", value, "2 or more")
+            require(value >= 2, f"training.{name}", value, "2 or more")
 
 
 @dataclass(frozen=True)
@@ -100,8 +102,3 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _require(holds: bool, key: str, found: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{key} is {found}: expected {expected}")

@@ -6,3 +6,9 @@ class UserError(Exception):
 
     Entry scripts print it on stderr and exit with code 2; nobody sees a traceback.
     """
+
+
+def require(holds: bool, key: str, found: object, expected: str) -> None:
+    """Raises ValueError that names a config's key, what it is and what was expected."""
+    if not holds:
+        raise ValueError(f"{key} is {found}: expected {expected}")

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from common import require
+
 Mode = Literal["each", "frames", "reference"]
 
 
@@ -20,8 +22,8 @@ class Dataset:
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
     def __post_init__(self) -> None:
-        _require(self.max_side >= 1, "dataset.max_side", self.max_side, "1 or more")
-        _require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
+        require(self.max_side >= 1, "dataset.max_side", self.max_side, "1 or more")
+        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,16 @@ class Model:
 
     def __post_init__(self) -> None:
         for name in ("n_blocks", "width", "n_clusters"):
-            _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        _require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
-        _require(self.superpixels >= 0, "model.superpixels", self.superpixels, "0 or more")
-        _require(
+            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
+        require(self.superpixels >= 0, "model.superpixels", self.superpixels, "0 or more")
+        require(
             self.n_labels is None or self.n_labels >= 1,
             "model.n_labels",
             self.n_labels,
             "1 or more",
         )
-        _require(0 <= self.min_area < 1, "model.min_area", self.min_area, "a share, 0 to 1")
+        require(0 <= self.min_area < 1, "model.min_area", self.min_area, "a share, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,16 @@ class Training:
     visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        _require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
-        _require(self.mu >= 0, "training.mu", self.mu, "0 or more")
+        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
+        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
+        require(self.mu >= 0, "training.mu", self.mu, "0 or more")
         for name in ("n_iterations", "n_warm_iterations", "batch_size", "check_interval"):
             value = getattr(self, name)
-            _require(value >= 1, f"training.{name}", value, "1 or more")
+            require(value >= 1, f"training.{name}", value, "1 or more")
         for name in ("min_labels", "scribble_weight"):
             value = getattr(self, name)
-            _require(value >= 0, f"training.{name}", value, "0 or more")
-        _require(
+            require(value >= 0, f"training.{name}", value, "0 or more")
+        require(
             self.max_side is None or self.max_side >= 1,
             "training.max_side",
             self.max_side,
@@ -94,8 +96,3 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _require(holds: bool, key: str, found: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{key} is {found}: expected {expected}")

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from common import UserError, cli, images
@@ -36,6 +37,7 @@ def main() -> None:
     experiments = read_yaml(here / "grid.yml")
     if args.only:
         experiments = {name: experiments[name] for name in args.only if name in experiments}
+    tf.get_logger().setLevel("ERROR")  # that each experiment traces a graph is no fault
     tiles, rows = [picture.rgb], []
     for name, changes in tqdm(experiments.items(), "experiments", disable=None):
         path = out / f"{name}.npz"

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from common import require
+
 Transformation = Literal["identity", "color", "affine", "projective", "tps", "morpho"]
 Init = Literal["sample", "kmeans", "soup", "constant"]
 Encoder = Literal[
@@ -25,8 +27,8 @@ class Dataset:
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
     def __post_init__(self) -> None:
-        _require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
-        _require(self.margin >= 0, "dataset.margin", self.margin, "0 or more")
+        require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
+        require(self.margin >= 0, "dataset.margin", self.margin, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -53,32 +55,32 @@ class Model:
     legacy: bool = False  # the authors' tps, projective and morpho, whose identity is none
 
     def __post_init__(self) -> None:
-        _require(self.n_prototypes >= 1, "model.n_prototypes", self.n_prototypes, "1 or more")
-        _require(len(self.transformations) > 0, "model.transformations", "[]", "one or more")
+        require(self.n_prototypes >= 1, "model.n_prototypes", self.n_prototypes, "1 or more")
+        require(len(self.transformations) > 0, "model.transformations", "[]", "one or more")
         n_switches = len(self.transformations) - 1
-        _require(
+        require(
             not self.curriculum or len(self.curriculum) == n_switches,
             "model.curriculum", self.curriculum,
             f"{n_switches} epochs, one a transformation after the first",
         )  # fmt: skip
-        _require(
+        require(
             list(self.curriculum) == sorted(self.curriculum)
             and min(self.curriculum, default=0) >= 0,
             "model.curriculum", self.curriculum, "epochs in rising order",
         )  # fmt: skip
-        _require(self.grid_size >= 2, "model.grid_size", self.grid_size, "2 or more")
-        _require(
+        require(self.grid_size >= 2, "model.grid_size", self.grid_size, "2 or more")
+        require(
             self.kernel_size % 2 == 1 and self.kernel_size > 0,
             "model.kernel_size",
             self.kernel_size,
             "odd",
         )
         share = self.empty_cluster_threshold
-        _require(
+        require(
             share is None or 0 <= share < 1 / self.n_prototypes,
             "model.empty_cluster_threshold", share, "a share below 1 / n_prototypes",
         )  # fmt: skip
-        _require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
+        require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
 
     def starts(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
@@ -103,10 +105,10 @@ class Training:
     visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
+        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
         # batch norm cannot learn from one image
-        _require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
-        _require(self.n_epochs >= 1, "training.n_epochs", self.n_epochs, "1 or more")
+        require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
+        require(self.n_epochs >= 1, "training.n_epochs", self.n_epochs, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -114,11 +116,6 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _require(holds: bool, key: str, found: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{key} is {found}: expected {expected}")
 
 
 def epochs(when: float, n_epochs: int) -> float:

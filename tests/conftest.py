@@ -1,13 +1,14 @@
 """Fixtures of all papers' suites, on the `checkout` that each of them has."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.entry_scripts")
+pytest.register_assert_rewrite("tests.entry_scripts", "tests.every_paper")
 
 from tests.entry_scripts import Answer, one_line  # noqa: E402
 
@@ -26,6 +27,21 @@ def whole(checkout):
     )
     assert answer.returncode == 0, answer.stderr
     return answer, Answer(0, "", answer.stderr).run
+
+
+@pytest.fixture(scope="session")
+def stopped(checkout):
+    """A run that was stopped after its third strike."""
+    return checkout.train(strike="3:SIGTERM").run
+
+
+@pytest.fixture(scope="session")
+def without(checkout):
+    """The answer of a training that finds neither the GPU nor the monitor that it is given."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        port = free.getsockname()[1]
+        return checkout.train("--training.visdom_port", port, CUDA_VISIBLE_DEVICES="0")
 
 
 @pytest.fixture

@@ -131,6 +131,26 @@ def one_line(answer):
     return errors[0]
 
 
+def weights(run):
+    """The files of the last checkpoint, but for its manifest, by name."""
+    files = max(run.glob("checkpoints/0*")).iterdir()
+    return {path.name: path.read_bytes() for path in files if path.suffix != ".json"}
+
+
+def lines(run):
+    """metrics.jsonl without what differs from run to run."""
+    values = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if not k.endswith("_per_second")} for line in values]
+
+
+def assert_the_same(run, expected):
+    """To the last bit."""
+    found, wanted = weights(run), weights(expected)
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if found[name] != wanted[name]] == []
+    assert lines(run) == lines(expected)
+
+
 def copy_of(run, tmp_path):
     """A run folder to damage."""
     return shutil.copytree(run, tmp_path / "a run")

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pickle
 import shutil
-import socket
 import sys
 
 import h5py
@@ -16,6 +14,7 @@ from clusterloss_tf.config import Config
 from common import UserError, cli
 from tests.clusterloss_tf.conftest import write_photos
 from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
+from tests.every_paper import Damaged, Machine
 
 
 def write(path, *size, seed=0, **options):
@@ -32,6 +31,14 @@ def folder(tmp_path):
 
 def of(folder):
     return ["--dataset.path", folder, "--training.n_epochs", 1]
+
+
+class TestMachine(Machine):
+    pass
+
+
+class TestDamaged(Damaged):
+    pass
 
 
 # ---- configuration
@@ -195,31 +202,6 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
     assert checkout.pred(run).code == 0
 
 
-@pytest.fixture(scope="module")
-def without(checkout):
-    """The answer of a training that finds neither the GPU nor the monitor that it is given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        port = free.getsockname()[1]
-        return checkout.train("--training.visdom_port", port, CUDA_VISIBLE_DEVICES="0")
-
-
-@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
-def test_an_absent_gpu_is_one_line(without):
-    assert without.code == 0, without.err
-    assert without.err.count("CUDA=0: no such GPU here, going on with the CPU") == 1
-
-
-def test_an_absent_monitor_is_one_warning(without):
-    assert without.code == 0, without.err
-    assert without.err.count("WARNING") == without.err.count("no visdom on port") == 1
-
-
-def test_nobody_reads_stdout(checkout):
-    answer = checkout.train("--training.n_epochs", 1, is_read=False)
-    assert answer.code == 0 and "rror" not in answer.err, answer.err
-
-
 @pytest.mark.parametrize("script", ["pred", "extract"])
 def test_an_output_that_cannot_be_written_is_refused(checkout, whole, tmp_path, script):
     (tmp_path / "file").write_text("")
@@ -248,11 +230,6 @@ def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, whole
 # ---- damaged and foreign run folders
 
 
-@pytest.fixture(scope="module")
-def stopped(checkout):
-    return checkout.train(strike="3:SIGTERM").run
-
-
 def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
     run = copy_of(whole[1], tmp_path)
     scores = (run / "scores.json").read_bytes()
@@ -270,18 +247,6 @@ def test_nan_in_embeddings_is_refused(checkout, whole, tmp_path):
     arrays["embeddings"][3, 1] = np.nan
     np.savez(run / "predictions.npz", **arrays)
     assert "embeddings have a NaN or an infinity" in one_line(checkout.evaluate(run))
-
-
-@pytest.mark.parametrize("name", ["model.weights.h5", "state.h5"])
-def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
-    checkout, stopped, tmp_path, name
-):
-    run, harm = copy_of(stopped, tmp_path), Harm(tmp_path / "harm")
-    replace(run, name, pickle.dumps(harm))
-    answers = [checkout.resume(run)] + [checkout.pred(run)] * (name == "model.weights.h5")
-    for answer in answers:
-        assert f"{name} is no readable checkpoint" in one_line(answer)
-    assert not harm.path.exists()
 
 
 def test_a_pickle_in_arrays_is_refused_and_not_executed(checkout, whole, tmp_path):
@@ -311,13 +276,6 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
     for answer in (checkout.resume(run), checkout.pred(run)):
         assert "is of another model: " in one_line(answer) and difference in answer.err
     assert (run / "checkpoints/000000003").exists()
-
-
-def test_no_intact_checkpoint_is_refused_by_name(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
-    os.truncate(run / "checkpoints/000000003/state.h5", 1000)
-    for answer in (checkout.resume(run), checkout.pred(run)):
-        assert "no intact checkpoint" in one_line(answer) and "000000003" in answer.err
 
 
 def test_a_file_of_weights_of_something_else_is_refused(checkout, stopped, tmp_path):

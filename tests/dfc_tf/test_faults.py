@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import socket
 import sys
 
 import h5py
@@ -14,6 +12,7 @@ from PIL import Image
 from common import UserError, cli
 from dfc_tf.config import Config
 from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
+from tests.every_paper import Damaged, Machine
 
 
 def write(path, *size, seed=0, **options):
@@ -21,6 +20,15 @@ def write(path, *size, seed=0, **options):
     pixels = np.random.default_rng(seed).integers(0, 256, size or (8, 8, 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+class TestMachine(Machine):
+    quick = ("--training.n_iterations", 2)
+
+
+class TestDamaged(Damaged):
+    def new_images(self, tmp_path):
+        return "--input", write(tmp_path / "new.png")
 
 
 # ---- configuration
@@ -195,31 +203,6 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
     assert [path.name for path in run.glob("checkpoints/*")] == ["000000006"]
 
 
-@pytest.fixture(scope="module")
-def without(checkout):
-    """The answer of a training that finds neither the GPU nor the monitor that it is given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        port = free.getsockname()[1]
-        return checkout.train("--training.visdom_port", port, CUDA_VISIBLE_DEVICES="0")
-
-
-@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
-def test_an_absent_gpu_is_one_line(without):
-    assert without.code == 0, without.err
-    assert without.err.count("CUDA=0: no such GPU here, going on with the CPU") == 1
-
-
-def test_an_absent_monitor_is_one_warning(without):
-    assert without.code == 0, without.err
-    assert without.err.count("WARNING") == without.err.count("no visdom on port") == 1
-
-
-def test_nobody_reads_stdout(checkout):
-    answer = checkout.train("--training.n_iterations", 2, is_read=False)
-    assert answer.code == 0 and "rror" not in answer.err, answer.err
-
-
 def test_an_output_that_cannot_be_written_is_refused(checkout, whole, tmp_path):
     (tmp_path / "file").write_text("")
     answer = checkout.pred(whole[1], "--out", tmp_path / "file" / "below")
@@ -237,11 +220,6 @@ def test_new_pictures_that_do_not_fit_are_one_line(checkout, whole, tmp_path):
 # ---- damaged and foreign run folders
 
 
-@pytest.fixture(scope="module")
-def stopped(checkout):
-    return checkout.train(strike="3:SIGTERM").run
-
-
 def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
     run = copy_of(whole[1], tmp_path)
     for damage in (lambda path: path.write_text("a,b\n1,2\n"), os.unlink):
@@ -252,20 +230,6 @@ def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
 
 def test_pred_before_the_end_of_the_training_is_one_line(checkout, stopped):
     assert "train.py --resume" in one_line(checkout.pred(stopped))
-
-
-@pytest.mark.parametrize("name", ["model.weights.h5", "state.h5"])
-def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
-    checkout, stopped, tmp_path, name
-):
-    run, harm = copy_of(stopped, tmp_path), Harm(tmp_path / "harm")
-    replace(run, name, pickle.dumps(harm))
-    assert f"{name} is no readable checkpoint" in one_line(checkout.resume(run))
-    if name == "model.weights.h5":
-        photo = write(tmp_path / "new.png")
-        answer = checkout.pred(run, "--input", photo)
-        assert f"{name} is no readable checkpoint" in one_line(answer)
-    assert not harm.path.exists()
 
 
 def test_a_pickle_in_the_labels_is_refused_and_not_executed(checkout, whole, tmp_path):
@@ -290,12 +254,6 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
     change_config(run, found, other)
     for answer in (checkout.resume(run), checkout.pred(run, "--input", write(tmp_path / "n.png"))):
         assert "is of another model: " in one_line(answer) and difference in answer.err
-
-
-def test_no_intact_checkpoint_is_refused_by_name(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
-    os.truncate(run / "checkpoints/000000006/state.h5", 1000)
-    assert "no intact checkpoint" in one_line(checkout.resume(run))
 
 
 def test_a_file_of_weights_of_something_else_is_refused(checkout, stopped, tmp_path):

@@ -10,14 +10,22 @@ import yaml
 from PIL import Image
 
 from common import images
+from tests.entry_scripts import assert_the_same, weights
+from tests.every_paper import Interrupted
 
 FILES = "config.yml meta.json train.log metrics.jsonl scores.json predictions.csv report.html"
 PICTURES = "overlay contours palette mean_colour picture baseline"
 
 
-def weights(run):
-    folder = max(run.glob("checkpoints/0*"))
-    return [(folder / name).read_bytes() for name in ("model.weights.h5", "state.h5")]
+class TestInterrupted(Interrupted):
+    unready = "train.py --resume"
+    steps_a_strike = 2
+    stops = ((1, "SIGTERM"), (3, "SIGINT"), (5, "SIGTERM"))
+    first, more = 1, 2
+
+    def assert_the_same(self, run, whole):
+        assert_the_same(run, whole[1])
+        assert np.array_equal(labels(run), labels(whole[1]))
 
 
 def labels(run, name="coffee"):
@@ -77,31 +85,6 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another(checkout, whol
     again, other = checkout.train().run, checkout.train("--training.seed", 1).run
     assert weights(again) == weights(run) and np.array_equal(labels(again), labels(run))
     assert not np.array_equal(labels(other), labels(run))
-
-
-@pytest.mark.parametrize("strike", ["1:SIGTERM", "3:SIGINT", "5:SIGTERM"])
-def test_a_stopped_run_ends_as_if_it_had_never_stopped(checkout, whole, strike):
-    stopped = checkout.train(strike=strike)
-    assert stopped.code > 128 and stopped.out == "" and "--resume" in stopped.err
-    run = stopped.run
-    assert json.loads((run / "meta.json").read_text())["status"] == "stopped"
-    answer = checkout.resume(run)
-    assert answer.code == 0 and answer.out == f"{run}\n", answer.err
-    assert weights(run) == weights(whole[1]) and np.array_equal(labels(run), labels(whole[1]))
-
-    def history(run):
-        lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-        return [(line["step"], line["similarity"], line["n_labels"]) for line in lines]
-
-    assert history(run) == history(whole[1])
-
-
-def test_a_run_killed_while_it_saves_goes_on_from_before(checkout, whole):
-    run = checkout.train(strike="3:SIGTERM").run
-    killed = checkout("dfc_tf/train.py", "--resume", run, strike="save:SIGKILL")
-    assert killed.code == -9
-    assert checkout.resume(run).code == 0
-    assert weights(run) == weights(whole[1])
 
 
 def test_a_finished_run_is_not_resumed(checkout, whole):

@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import socket
 import sys
 
 import numpy as np
@@ -14,6 +12,7 @@ from safetensors.numpy import save_file
 from common import UserError, cli
 from dti_torch.config import Config
 from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
+from tests.every_paper import Damaged, Machine
 
 
 def write(path, *size, seed=0, **options):
@@ -34,6 +33,14 @@ def of(folder, k=2):
     own = {"dataset.name": "folder", "dataset.path": folder, "dataset.n_images": "null"}
     own |= {"model.n_prototypes": k, "training.n_epochs": 1}
     return [word for key, value in own.items() for word in (f"--{key}", value)]
+
+
+class TestMachine(Machine):
+    pass
+
+
+class TestDamaged(Damaged):
+    weights, state = "model.safetensors", "state.safetensors"
 
 
 # ---- configuration
@@ -214,31 +221,6 @@ def test_empty_clusters_start_again_and_are_logged(checkout):
     assert checkout.score(answer.run)["n_empty_clusters"] < 3
 
 
-@pytest.fixture(scope="module")
-def without(checkout):
-    """The answer of a training that finds neither the GPU nor the monitor that it is given."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        port = free.getsockname()[1]
-        return checkout.train("--training.visdom_port", port, CUDA_VISIBLE_DEVICES="0")
-
-
-@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
-def test_an_absent_gpu_is_one_line(without):
-    assert without.code == 0, without.err
-    assert without.err.count("CUDA=0: no such GPU here, going on with the CPU") == 1
-
-
-def test_an_absent_monitor_is_one_warning(without):
-    assert without.code == 0, without.err
-    assert without.err.count("WARNING") == without.err.count("no visdom on port") == 1
-
-
-def test_nobody_reads_stdout(checkout):
-    answer = checkout.train("--training.n_epochs", 1, is_read=False)
-    assert answer.code == 0 and "rror" not in answer.err, answer.err
-
-
 def test_an_output_that_cannot_be_written_is_refused(checkout, whole, tmp_path):
     _, run = whole
     (tmp_path / "file").write_text("")
@@ -255,11 +237,6 @@ def test_new_images_that_are_absent_are_one_line(checkout, whole, tmp_path):
 # ---- damaged and foreign run folders
 
 
-@pytest.fixture(scope="module")
-def stopped(checkout):
-    return checkout.train(strike="3:SIGTERM").run
-
-
 def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
     run = copy_of(whole[1], tmp_path)
     scores = (run / "scores.json").read_bytes()
@@ -272,18 +249,6 @@ def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
         checkout.evaluate(run)
     )
     assert (run / "scores.json").read_bytes() == scores
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "state.safetensors"])
-def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
-    checkout, stopped, tmp_path, name
-):
-    run, harm = copy_of(stopped, tmp_path), Harm(tmp_path / "harm")
-    replace(run, name, pickle.dumps(harm))
-    answers = [checkout.resume(run)] + [checkout.pred(run)] * (name == "model.safetensors")
-    for answer in answers:
-        assert f"{name} is no readable checkpoint" in one_line(answer)
-    assert not harm.path.exists()
 
 
 def test_a_pickle_in_the_predictions_is_refused_and_not_executed(checkout, whole, tmp_path):
@@ -314,13 +279,6 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
     for answer in (checkout.resume(run), checkout.pred(run)):
         assert "is of another model: " in one_line(answer) and difference in answer.err
     assert (run / "checkpoints/000000003").exists()
-
-
-def test_no_intact_checkpoint_is_refused_by_name(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
-    os.truncate(run / "checkpoints/000000003/state.safetensors", 1000)
-    for answer in (checkout.resume(run), checkout.pred(run)):
-        assert "no intact checkpoint" in one_line(answer) and "000000003" in answer.err
 
 
 def test_a_file_of_weights_of_something_else_is_refused(checkout, stopped, tmp_path):

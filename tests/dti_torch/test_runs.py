@@ -13,31 +13,17 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from common import datasets, metrics
+from tests.entry_scripts import assert_the_same, lines
+from tests.every_paper import Interrupted
 
 STEPS = 12  # of the tiny config, four an epoch
 
 
-def lines(run):
-    """metrics.jsonl without what differs from run to run."""
-    values = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in values]
-
-
-def state(run):
-    """All tensors of the last checkpoint."""
-    folder = run / "checkpoints" / f"{STEPS:09d}"
-    return {
-        f"{name} {key}": value
-        for name in ("model", "state")
-        for key, value in load_file(folder / f"{name}.safetensors").items()
-    }
-
-
-def assert_the_same(run, expected):
-    found, wanted = state(run), state(expected)
-    assert found.keys() == wanted.keys()
-    assert [key for key in wanted if found[key].tobytes() != wanted[key].tobytes()] == []
-    assert lines(run) == lines(expected)
+class TestInterrupted(Interrupted):
+    weights = "model.safetensors"
+    # in the first and second epoch, and after the last batch of one
+    stops = ((3, "SIGTERM"), (6, "SIGINT"), (8, "SIGTERM"))
+    first, more = 3, 3
 
 
 def scores(run):
@@ -127,7 +113,10 @@ def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole
     assert_the_same(run, expected)
     assert checkout.score(run) == scores(expected)
     other = checkout.train("--training.seed", 1).run
-    assert state(other)["model prototypes"].tobytes() != state(run)["model prototypes"].tobytes()
+    first, second = (
+        load_file(each / f"checkpoints/{STEPS:09d}/model.safetensors") for each in (run, other)
+    )
+    assert first["prototypes"].tobytes() != second["prototypes"].tobytes()
 
 
 # ---- the ways to start
@@ -267,21 +256,6 @@ def test_the_mixture_has_finite_scores_and_shows_its_deviations(checkout):
 # ---- stopped and gone on
 
 
-@pytest.mark.parametrize(
-    ("step", "name", "code"),  # in the first and second epoch, and after the last batch of one
-    [(3, "SIGTERM", 143), (6, "SIGINT", 130), (8, "SIGTERM", 143)],
-)
-def test_a_stopped_run_goes_on_as_if_never_stopped(checkout, whole, step, name, code):
-    _, expected = whole
-    stopped = checkout.train(strike=f"{step}:{name}")
-    run = stopped.run
-    assert (stopped.code, stopped.out) == (code, ""), stopped.err
-    assert [path.name for path in run.glob("checkpoints/*")] == [f"{step:09d}"]
-    resumed = checkout.resume(run)
-    assert (resumed.code, resumed.out) == (0, f"{run}\n"), resumed.err
-    assert_the_same(run, expected)
-
-
 def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
     _, expected = whole
     run = checkout.train(strike="7:SIGTERM").run
@@ -301,34 +275,4 @@ def test_a_stopped_mixture_goes_on_as_if_never_stopped(checkout):
     mixture = ["--model.name", "dtigmm", "--training.n_epochs", 3]
     expected, run = checkout.train(*mixture).run, checkout.train(*mixture, strike="6:SIGTERM").run
     assert checkout.resume(run).code == 0
-    assert_the_same(run, expected)
-
-
-def test_a_killed_run_goes_on_from_its_last_checkpoint(checkout, whole):
-    _, expected = whole
-    run = checkout.train(strike="5:SIGTERM").run
-    assert checkout.resume(run, strike="4:SIGKILL").code == -9
-    assert [path.name for path in run.glob("checkpoints/*")] == ["000000005"]
-    assert checkout.resume(run, strike="save:SIGKILL").code == -9
-    assert sorted(path.name for path in run.glob("checkpoints/*")) == [".tmp", "000000005"]
-    assert checkout.resume(run).code == 0, "nor is the dead process's lock a hindrance"
-    assert_the_same(run, expected)
-
-
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(checkout, whole):
-    _, expected = whole
-    run = checkout.train(strike="6:SIGKILL").run
-    assert "has no checkpoint yet: train.py --resume" in checkout.pred(run).err
-    assert checkout.resume(run).code == 0
-    assert_the_same(run, expected)
-
-
-def test_a_cut_checkpoint_gives_way_to_the_one_before(checkout, whole):
-    _, expected = whole
-    run = checkout.train(strike="3:SIGTERM").run
-    checkout.resume(run, strike="3:SIGTERM")
-    assert sorted(path.name for path in run.glob("checkpoints/*")) == ["000000003", "000000006"]
-    os.truncate(run / "checkpoints/000000006/model.safetensors", 1000)
-    resumed = checkout.resume(run)
-    assert resumed.code == 0 and "000000006 is damaged" in resumed.err
     assert_the_same(run, expected)
