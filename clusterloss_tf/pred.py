@@ -13,10 +13,14 @@ import os
 import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in train.py
 
-import keras
+from common import quiet
+
+with quiet.stderr():
+    import keras
+    import tensorflow as tf
 import numpy as np
-import tensorflow as tf
 
 from clusterloss_tf import config, data, kmeans, model, pictures, train
 from common import UserError, cli, datasets

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # half the time of a step where it is not on
 
-import keras
+from common import quiet
+
+with quiet.stderr():
+    import keras
+    import tensorflow as tf
 import numpy as np
-import tensorflow as tf
 
 from clusterloss_tf import config, data, evaluate, kmeans, loss, model
 from common import UserError, cli, datasets, memory, metrics, weights

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common import UserError, cli, images
@@ -22,6 +22,7 @@ from dfc_tf import config, data, pictures, train
 log = logging.getLogger("dfc_tf.grid")
 
 BASE = {"model.n_blocks": 3, "training.mu": 5.0, "training.n_iterations": 500}
+TILE_WIDTH, CAPTION_HEIGHT = 240, 22  # pixels, of the sheet
 COLUMNS = ["experiment", "iterations", "labels", "largest_shares", "seconds"]
 
 
@@ -37,8 +38,8 @@ def main() -> None:
     experiments = read_yaml(here / "grid.yml")
     if args.only:
         experiments = {name: experiments[name] for name in args.only if name in experiments}
-    tf.get_logger().setLevel("ERROR")  # that each experiment traces a graph is no fault
-    tiles, rows = [picture.rgb], []
+    logging.getLogger("tensorflow").setLevel("ERROR")  # it warns that each traces a graph
+    tiles, rows = [tile(picture.rgb, picture.name)], []
     for name, changes in tqdm(experiments.items(), "experiments", disable=None):
         path = out / f"{name}.npz"
         if not path.exists():
@@ -47,9 +48,10 @@ def main() -> None:
             labels, seconds, n = file["labels"], float(file["seconds"]), int(file["iterations"])
         if labels.shape != picture.rgb.shape[:2]:
             raise UserError(f"{path} is of another picture: move it away, or give --out")
-        tiles.append(pictures.mean_colours(picture.rgb, labels)[labels])
         shares = np.sort(np.bincount(labels.ravel()) / labels.size)[::-1][:5]
         n_labels = len(np.unique(labels))
+        regions = pictures.mean_colours(picture.rgb, labels)[labels]
+        tiles.append(tile(regions, f"{name}: {n_labels} labels"))
         listed = " ".join(f"{share:.2f}" for share in shares if share > 0)
         rows.append([name, n, n_labels, listed, f"{seconds:.1f}"])
         log.info("%s: %d iterations, %d labels", name, n, n_labels)
@@ -79,6 +81,16 @@ def experiment(
         section, _, name = key.partition(".")
         sections[section] = dataclasses.replace(sections[section], **{name: value})
     return config.Config(dataset, **sections)
+
+
+def tile(rgb: np.ndarray, caption: str) -> np.ndarray:
+    """A picture (h, w, 3) uint8, enlarged to a width that can be read, under a line of text."""
+    factor = -(-TILE_WIDTH // rgb.shape[1])
+    rgb = rgb.repeat(factor, 0).repeat(factor, 1)
+    framed = Image.fromarray(np.pad(rgb, ((CAPTION_HEIGHT, 0), (0, 0), (0, 0))))
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(framed).text((4, 3), caption, "white", font)
+    return np.asarray(framed)
 
 
 def run(cfg: config.Config, picture: data.Picture, path: Path) -> None:

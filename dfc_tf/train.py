@@ -12,8 +12,11 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
 
+from common import quiet
+
+with quiet.stderr():
+    import tensorflow as tf
 import numpy as np
-import tensorflow as tf
 
 from common import UserError, cli, memory
 from common.run import Run

@@ -6,6 +6,7 @@ The fixtures checkout, whole, stopped and without are those of the conftest.py f
 import json
 import os
 import pickle
+import re
 import signal
 
 import pytest
@@ -24,6 +25,10 @@ class Machine:
     def test_an_absent_monitor_is_one_warning(self, without):
         assert without.code == 0, without.err
         assert without.err.count("WARNING") == without.err.count("no visdom on port") == 1
+
+    def test_what_stderr_says_is_the_log(self, whole):
+        lines = whole[0].stderr.splitlines()
+        assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d INFO ", line)] == []
 
     def test_nobody_reads_stdout(self, checkout):
         answer = checkout.train(*self.quick, is_read=False)

@@ -10,6 +10,7 @@ from tests.entry_scripts import Checkout
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is bit for bit the same is so on the CPU
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the scripts
 
 CLASSES = ("blue", "gray", "green", "orange", "red")
 

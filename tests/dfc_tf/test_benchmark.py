@@ -88,7 +88,9 @@ def test_the_grid_writes_a_sheet_and_a_table_and_is_resumed(tmp_path, monkeypatc
         rows = list(csv.DictReader(file))
     assert [row["experiment"] for row in rows] == ["sgd_mu_5", "adam_0.1", "p_100_q_32"]
     assert all(int(row["iterations"]) == 3 and int(row["labels"]) > 1 for row in rows)
-    assert images.load(tmp_path / "sheet.png").shape == (16, 24 * 4 + 2 * 3, 3)
+    sheet = images.load(tmp_path / "sheet.png")  # 24x16 pixels ten times as large, under captions
+    assert sheet.shape == (22 + 160, 4 * 240 + 3 * 2, 3)
+    assert all(sheet[:22, i * 242 : i * 242 + 240].max() > 0.9 for i in range(4))
     before = (tmp_path / "sgd_mu_5.npz").stat().st_mtime_ns
     grid.main()
     assert (tmp_path / "sgd_mu_5.npz").stat().st_mtime_ns == before
