@@ -3,7 +3,6 @@
 The loops are also what the tests compare the loss with.
 """
 
-import os
 import statistics
 import time
 
@@ -122,11 +121,10 @@ def loss_and_gradient(
 
 
 def main() -> None:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
-    from clusterloss_tf import config, train
+    from clusterloss_tf import config, train  # first: tells TensorFlow how to convolve
     from clusterloss_tf.loss import facility_location
+
+    tf = train.tf
 
     @tf.function(jit_compile=True)
     def ours(embeddings, labels, refine):
