@@ -2,6 +2,7 @@
 SHELL := bash
 PYTHON ?= python3
 EXTRA ?= cpu
+JOBS ?= 2
 TORCH := $(patsubst %_torch/train.py,%,$(wildcard *_torch/train.py))
 TF := $(patsubst %_tf/train.py,%,$(wildcard *_tf/train.py))
 SUITES := $(wildcard tests/*_torch tests/*_tf)
@@ -20,7 +21,7 @@ define HELP
 One command a paper: sets up (once), trains, predicts, scores, writes the report, prints the run folder.
 
   make PAPER             PAPER is one of: $(TORCH) $(TF)
-  make test              all tests, one process a suite
+  make test              all tests, one process a suite, JOBS=2 suites at once
   make bench             our training step against the plain one, in turn: the ratios
   make report            index.html over all runs
   make data DATASET=x    download a data set (data/README.md names them)
@@ -70,15 +71,14 @@ $(TORCH) $(TF):
 	export VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH"; \
 	cuda="$$CUDA" config="$$CONFIG" tag="$$TAG" exec $(wildcard $@_torch $@_tf)/pipeline.sh "$$@"
 
+# A suite in a process of its own, for TensorFlow and PyTorch do not share one; JOBS suites at once.
 test: setup
-	@lines=$$(mktemp); failed=0; \
-	for suite in "tests/common $(wildcard tests/test_*.py)" $(SUITES); do \
-	    echo "== $$suite"; \
-	    .venv/bin/python -m pytest $$suite | tee "$$lines.suite"; \
-	    if [ "$${PIPESTATUS[0]}" -ne 0 ]; then failed=1; fi; \
-	    { echo "$$suite"; tail -n 1 "$$lines.suite"; } >>"$$lines"; \
-	done; \
-	echo; cat "$$lines"; rm "$$lines" "$$lines.suite"; exit $$failed
+	@answers=$$(mktemp -d); trap 'rm -r "$$answers"' EXIT; failed=0; \
+	printf '%s\n' $(SUITES) "tests/common $(wildcard tests/test_*.py)" | \
+	xargs -d '\n' -P $(JOBS) -I SUITE bash -c 'answer="$$1/$$(basename $${2%% *})"; \
+	    .venv/bin/python -m pytest $$2 >"$$answer" 2>&1; code=$$?; \
+	    echo "== $$2"; cat "$$answer"; exit $$((code > 0))' suite "$$answers" SUITE || failed=1; \
+	echo; for answer in "$$answers"/*; do echo "$${answer##*/}"; tail -n 1 "$$answer"; done; exit $$failed
 
 bench: setup
 	@for file in $(wildcard benchmarks/*.py); do \
