@@ -15,6 +15,8 @@ CHUNK = 1 << 23  # numbers in a table of distances: 32 MB
 MAX_EXACT = 1024  # features above which the main axes are found by iteration
 N_SPARE = 32  # axes carried along by that iteration, so that those wanted are exact
 MIN_VARIANCE = 1e-6  # share of the largest one below which a direction is rounding noise
+MAX_SPREAD = 256  # clusters up to which the first centroids are spread out
+N_CANDIDATES = 16  # points a cluster that those are chosen from, 4096 at least
 MAX_ROUNDS = 10  # of filling empty clusters after the last iteration
 
 
@@ -111,7 +113,8 @@ def kmeans(
 ) -> Clusters:
     """k-means of points (n, d) on their device; no cluster stays empty if k points differ.
 
-    centroids (k, d): where to start, so that cluster ids keep their meaning; else k of the points.
+    centroids (k, d): where to start, so that cluster ids keep their meaning; else k of the points,
+    spread out where k is small.
     spherical: centroids have length 1; the points should have, too. n_starts: the best of so many.
     generator: on the CPU. backend auto: faiss on the CPU where it is installed.
     Raises UserError for fewer points than clusters, and for NaN.
@@ -128,9 +131,9 @@ def kmeans(
         backend = "faiss" if found else "torch"
     best = None
     for _ in range(1 if centroids is not None else n_starts):
-        chosen = torch.randperm(len(points), generator=generator)[:n_clusters]
-        start = points[chosen.to(points.device)] if centroids is None else centroids.to(points)
-        start = F.normalize(start) if spherical else start.clone()
+        start = _choose(points, n_clusters, generator) if centroids is None else centroids
+        start = start.to(points, copy=True)
+        start = F.normalize(start) if spherical else start
         iterate = _iterate_with_faiss if backend == "faiss" else _iterate
         found = _finish(
             points, *iterate(points, start, n_iterations, spherical, generator), generator
@@ -138,6 +141,27 @@ def kmeans(
         if best is None or found.objective < best.objective:
             best = found
     return best
+
+
+def _choose(points: Tensor, n_clusters: int, generator: Generator) -> Tensor:
+    """Points (k, d) to start from: at random, or for few clusters by k-means++.
+
+    There each is drawn with a chance that grows with its squared distance to those drawn before.
+    """
+    order = torch.randperm(len(points), generator=generator).to(points.device)
+    if n_clusters > MAX_SPREAD:
+        return points[order[:n_clusters]]
+    candidates = points[order[: max(4096, N_CANDIDATES * n_clusters)]]
+    squares, chosen = candidates.square().sum(1), [0]
+    distances = torch.full_like(squares, torch.inf)
+    for draw in torch.rand(n_clusters - 1, generator=generator, dtype=torch.float64):
+        last = candidates[chosen[-1]]
+        distances = distances.minimum(squares - 2 * candidates @ last + last.square().sum())
+        distances = distances.clamp_(min=0)
+        distances[chosen[-1]] = 0
+        ends = distances.cumsum(0, dtype=torch.float64)
+        chosen.append(min(int(torch.searchsorted(ends, draw.to(ends) * ends[-1])), len(ends) - 1))
+    return candidates[chosen]
 
 
 def _iterate(

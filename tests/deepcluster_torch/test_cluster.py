@@ -192,6 +192,13 @@ def test_more_starts_are_never_worse():
     assert cluster.kmeans(points, 12, generator=generator(1), n_starts=6).objective <= one.objective
 
 
+def test_few_clusters_start_in_blobs_of_their_own():
+    points, labels = blobs(8, 50, spread=0.01)
+    for seed in range(5):
+        found = cluster.kmeans(points, 8, n_iterations=0, generator=generator(seed))
+        assert metrics.clustering_accuracy(labels.numpy(), found.assignments.numpy()) == 1
+
+
 @pytest.mark.parametrize("n_clusters", [0, 6])
 def test_more_clusters_than_points_are_refused(n_clusters):
     with pytest.raises(UserError, match=f"{n_clusters} clusters were asked for, of 5 images"):
