@@ -36,7 +36,7 @@ class Whitening(NamedTuple):
         Each axis is scaled by its variance to that power. Raises UserError if a point is NaN or
         infinite.
         """
-        _check_finite(points)
+        check_finite(points)
         mean = points.mean(0, dtype=torch.float64).float()
         covariance = points.new_zeros(points.shape[1], points.shape[1], dtype=torch.float32)
         for part in points.split(max(1, CHUNK // points.shape[1])):
@@ -73,7 +73,8 @@ def _main_axes(covariance: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return values, vectors if basis is None else basis @ vectors
 
 
-def _check_finite(points: Tensor) -> None:
+def check_finite(points: Tensor) -> None:
+    """Raises UserError if a row of points (n, d) has NaN or infinity in it."""
     bad = (~points.sum(1, dtype=torch.float32).isfinite()).nonzero()
     if len(bad):
         raise UserError(
@@ -123,7 +124,7 @@ def kmeans(
         raise UserError(f"{n_clusters} clusters were asked for, of {len(points)} images")
     if centroids is not None and centroids.shape != (n_clusters, points.shape[1]):
         raise ValueError(f"centroids {tuple(centroids.shape)} for {n_clusters} clusters")
-    _check_finite(points)
+    check_finite(points)
     points = points.float()
     generator = generator or torch.Generator().manual_seed(0)
     if backend == "auto":
