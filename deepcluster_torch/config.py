@@ -19,7 +19,7 @@ class Dataset:
     path: str | None = None  # folder of images, flat or nested
     split: str = ""  # "train", "test", ...; empty: the whole set
     test_split: str = ""  # the set's own held-out images, in the place of held_out
-    held_out: float = 0.0  # share of the images that is for the evaluation only, never trained on
+    held_out: float = 0.0  # share of the images that is never trained on, for the evaluation
     root: str | None = None  # where data lies; default: DATA_ROOT, else data/
     size: int | None = None  # pixels, square, of the cached images; the network may see crops
     n_images: int | None = None  # a fixed random subset
@@ -35,30 +35,34 @@ class Model:
     # v1: the paper; v2: memory bank and centroids as weights; frozen: a given trunk, features once;
     # auto: frozen for a given trunk and few images, else v2, from 100,000 images on v1
     mode: Mode = "auto"
-    # alexnet, vgg11, vgg16, resnet18, resnet50, resnet (18 layers of any width), or a name in timm
+    # alexnet, vgg11, vgg16, resnet18, resnet50, resnet (of any width), or a name in timm
     arch: str = "resnet"
-    width: int = 32  # resnet: channels of its first stage
-    sobel: bool = False  # two fixed filters in the place of colours, as in the paper
-    input_size: int | None = None  # pixels, square, that the network sees; default: dataset.size
+    width: int = 64  # resnet: channels of its first stage
+    n_blocks: int = 2  # resnet: of each stage
+    n_hidden: int = 4096  # alexnet, vgg: of two fully connected layers; 0: the mean over places
+    sobel: bool = False  # edges in two directions in the place of colours, as in the paper
+    input_size: int | None = None  # pixels, square, that the network sees; default: the images' own
+    centre: float = 1.0  # share of each side that is seen without chance; paper: 0.875
     weights: str | None = None  # a .safetensors or .pth file that the trunk starts from
     pretrained: bool = False  # the trunk starts from the weights that timm has under this name
-    n_clusters: int = 10  # pseudo-labels in v1; in v2 what is read out at the end; PIC finds its own
+    n_clusters: int = 10  # v1: pseudo-labels, v2: only read out at the end; PIC finds its own
     n_groups: int | None = None  # the clusters are merged into so many at the end
-    clustering: Clustering = "kmeans"
-    pca_dim: int | None = 256  # of the features that are clustered; v2 and frozen: at the end
+    clustering: Clustering = "kmeans"  # v1 and frozen
+    pca_dim: int | None = 256  # of the features before they are clustered; null: as they are
     eigen_power: float = -0.5  # -0.5 whitens, 0 only rotates
-    neighbours: int = 5  # pic: edges of a node
+    n_neighbors: int = 5  # pic: edges of a node
     sigma: float = 0.2  # pic: width of the kernel
-    # v2: prototypes of each head; empty: three heads of ten times n_clusters
-    heads: tuple[int, ...] = ()
-    hidden_dim: int = 512  # v2: of the projection
-    embedding_dim: int = 128  # v2: what the memory bank holds
+    heads: tuple[int, ...] = ()  # v2: prototypes of each; empty: three times 10 n_clusters
+    projection: int = 512  # v2: hidden units between the features and the embedding
+    embedding: int = 128  # v2: dimensions of what the memory bank holds
     temperature: float = 0.1  # v2
     readout: Literal["features", "embedding"] = "features"  # v2: what is clustered at the end
 
     def __post_init__(self) -> None:
         _at_least(1, "model", self, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
-        _at_least(1, "model", self, "neighbours", "hidden_dim", "embedding_dim")
+        _at_least(1, "model", self, "n_neighbors", "n_blocks", "projection", "embedding")
+        _at_least(0, "model", self, "n_hidden")
+        require(0 < self.centre <= 1, "model.centre", self.centre, "a share, 1 or less")
         require(self.temperature > 0, "model.temperature", self.temperature, "more than 0")
         require(self.sigma > 0, "model.sigma", self.sigma, "more than 0")
         require(min(self.heads, default=2) >= 2, "model.heads", self.heads, "2 or more each")
@@ -108,7 +112,6 @@ class Training:
     small_crop_scale: tuple[float, float] = (0.05, 0.3)
     small_size: int | None = None  # pixels of the small crops; default: half of input_size
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: what is fast here
-    stop_below: float = 0.0  # share of clusters in use below which a collapsed training ends
     visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
 
     def __post_init__(self) -> None:
@@ -127,7 +130,7 @@ class Training:
         for name in ("momentum", "head_momentum", "warmup"):
             value = getattr(self, name)
             require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("gray", "blur", "final_lr", "gamma", "stop_below"):
+        for name in ("gray", "blur", "final_lr", "gamma"):
             value = getattr(self, name)
             require(0 <= value <= 1, f"training.{name}", value, "between 0 and 1")
         for name in ("crop_scale", "small_crop_scale"):
