@@ -4,6 +4,7 @@ import logging
 import os
 
 import torch
+from torch import nn
 
 from common import UserError
 from deepcluster_torch import config
@@ -43,3 +44,16 @@ def autocast(cfg: config.Training, device: torch.device) -> torch.autocast:
     """The context in which the network is to run."""
     dtype = precision(cfg.precision, device)
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def lay_out(net: nn.Module) -> nn.Module:
+    """Weights of convolutions with channels last in memory, which is the fastest, where it is safe.
+
+    With fewer channels than a vector holds the gradients on the CPU write past their end (seen with
+    4 channels in torch 2.14.1: the process aborts).
+    """
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    if all(each.out_channels % 8 == 0 for each in convolutions):
+        for each in convolutions:
+            each.to(memory_format=torch.channels_last)
+    return net
