@@ -217,8 +217,10 @@ def _finish(
         n_reseeded += n_moved
         if n_moved == 0:
             break
-    distances, assignments = nearest(points, centroids)
-    return Clusters(centroids, assignments[:, 0], distances[:, 0], n_iterations, n_reseeded)
+    else:
+        assignments = _assign(points, centroids)
+    distances = _distances(points, centroids, assignments)
+    return Clusters(centroids, assignments, distances, n_iterations, n_reseeded)
 
 
 def _assign(points: Tensor, centroids: Tensor) -> Tensor:
@@ -228,7 +230,15 @@ def _assign(points: Tensor, centroids: Tensor) -> Tensor:
     return torch.cat([torch.addmm(bias, part, transposed).max(1).indices for part in chunks])
 
 
-@torch.no_grad()
+def _distances(points: Tensor, centroids: Tensor, assignments: Tensor) -> Tensor:
+    """The squared distance (n,) of each point to its centroid.
+
+    From the differences: the expanded square of a small distance is all rounding.
+    """
+    parts = zip(points.split(8192), assignments.split(8192), strict=True)
+    return torch.cat([(part - centroids[ids]).square().sum(1) for part, ids in parts])
+
+
 def _reseed(
     points: Tensor, centroids: Tensor, assignments: Tensor, counts: Tensor, generator: Generator
 ) -> int:
@@ -240,12 +250,7 @@ def _reseed(
     empty = (counts == 0).nonzero().flatten().tolist()
     if not empty:
         return 0
-    spread = torch.cat(
-        [
-            (part - centroids[ids]).square().sum(1)
-            for part, ids in zip(points.split(8192), assignments.split(8192), strict=True)
-        ]
-    ).double()
+    spread = _distances(points, centroids, assignments).double()
     spread[spread <= 1e-10 * points.square().sum(1)] = 0  # rounding
     sizes = counts.double()
     sizes[torch.zeros_like(sizes).index_add_(0, assignments, spread) == 0] = 0
@@ -270,7 +275,6 @@ def nearest(points: Tensor, centroids: Tensor, n: int = 1) -> tuple[Tensor, Tens
     distances, ids = [], []
     for part, chosen in _nearest_parts(points, centroids, n):
         ids.append(chosen)
-        # from the differences: the expanded square of a small distance is all rounding
         distances.append((part[:, None] - centroids[chosen]).square().sum(2))
     if not ids:
         return points.new_zeros(0, n), torch.zeros(0, n, dtype=torch.long, device=points.device)
