@@ -19,9 +19,10 @@ MIN_EPOCHS, MIN_STEPS = 20, 1500  # of a training when n_epochs is not given
 DEFAULTS: dict[str, object] = {
     "model.width": 16,
     "model.n_blocks": 1,
-    "training.lr": 0.1,
+    "model.pca_dim": 32,
+    "training.lr": 0.03,
     "training.schedule": "cosine",
-    "training.warmup": 0.05,
+    "training.warmup": 0.1,
     "training.crop_scale": (0.3, 1.0),
     "training.jitter": 0.3,
     "training.gray": 0.1,
