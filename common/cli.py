@@ -93,6 +93,19 @@ def load_config(config_class: type, file: str, name: str) -> Any:
     return parser.build(parser.load(_config_file(name, Path(file).resolve().parent)))
 
 
+def make_config(config_class: type, values: dict[str, Any]) -> Any:
+    """The config of values by "section.key", and of defaults; raises UserError."""
+    parser = _Parser("")
+    parser.add_config(config_class)
+    sections: dict[str, dict[str, Any]] = {}
+    for key, value in values.items():
+        if key not in parser.hints:
+            raise UserError(f"no key {key}; did you mean {_nearest(key, parser.hints)}?")
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return parser.build(parser._typed(parser.parser.parse_object, sections))
+
+
 def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any, Run]:
     run = _open(own["resume"], paper)
     saved = parser.load(run.path / "config.yml")
@@ -112,7 +125,7 @@ def _resume(parser: "_Parser", paper: Path, own: dict, given: dict) -> tuple[Any
 
 def _absolute(values: dict[str, Any]) -> dict[str, Any]:
     """Paths in full: pred.py and --resume may be called from another folder."""
-    names = ("dataset.path", "dataset.root", "dataset.scribbles", "model.trunk")
+    names = ("dataset.path", "dataset.root", "dataset.scribbles", "model.trunk", "model.weights")
     return values | {key: os.path.abspath(values[key]) for key in names if values.get(key)}
 
 

@@ -21,6 +21,12 @@ SAMPLE = 64 << 20  # bytes of pixels that a checksum reads at most
 # Debian's package dataset-fashion-mnist
 SYSTEM_COPIES = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 
+# folders, size and max_bad as in `folders.read`, and what that gives back
+Reader = Callable[
+    [list[Path], int | tuple[int, int] | None, float],
+    tuple[np.ndarray, list[folders.File], list[tuple[str, str]]],
+]
+
 
 @dataclass(frozen=True)
 class Images:
@@ -45,14 +51,15 @@ def load(
     path: str | Path | None = None,
     size: int | tuple[int, int] | None = None,
     max_bad: float = 0.01,
+    read: Reader = folders.read,
 ) -> Images:
     """A data set by name, one of NAMES.
 
     split: "train", "test", "all" (what "" means: train, then test) or several as in "all+extra"; of
     a collection the tag, of a folder a sub-folder. path: the folder, for those that are one.
     size: see images.resize; None keeps the images' own, or takes folders.DEFAULT_SIZE where they
-    differ. Bad files of a folder are skipped. Raises UserError for a share of them above max_bad,
-    and for all that is missing or damaged.
+    differ. Bad files of a folder are skipped. read: what reads folders. Raises UserError for a
+    share of bad files above max_bad, and for all that is missing or damaged.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, 1)
@@ -67,14 +74,14 @@ def load(
     if name in _ARRAYS:
         return _load_arrays(name, split, root, size)
     if path:
-        return _load_folders([Path(path).expanduser() / split], size, max_bad)
+        return _load_folders([Path(path).expanduser() / split], size, max_bad, read)
     if name == "folder":
         raise UserError("dataset.name folder needs dataset.path, the folder of images")
     if name in _COLLECTIONS:
-        return _load_folders([_collection(name, split, root)], size, max_bad)
+        return _load_folders([_collection(name, split, root)], size, max_bad, read)
     splits = choose_splits(name, split, _IMAGENETTE_FILES)
     found = find(name, root, splits, _IMAGENETTE_FILES)
-    loaded = _load_folders([found[part][0] for part in splits], size, max_bad)
+    loaded = _load_folders([found[part][0] for part in splits], size, max_bad, read)
     classes = [_IMAGENETTE_CLASSES.get(each, each) for each in loaded.classes or []]
     return dataclasses.replace(loaded, classes=classes or None)
 
@@ -257,8 +264,10 @@ def _collection(name: str, tag: str, root: Path) -> Path:
     return find(name, root, [tag], {tag: [f"{name}/{tag}/train"]})[tag][0]
 
 
-def _load_folders(found: list[Path], size: int | tuple[int, int] | None, max_bad: float) -> Images:
-    pixels, files, skipped = folders.read(found, size, max_bad)
+def _load_folders(
+    found: list[Path], size: int | tuple[int, int] | None, max_bad: float, read: Reader
+) -> Images:
+    pixels, files, skipped = read(found, size, max_bad)
     labels, classes = folders.classes(files)
     paths = [str(path) for path, _ in files]
     return Images(pixels, labels, paths, classes, skipped, folders.checksum(files))

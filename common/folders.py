@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import sys
+from collections.abc import Callable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -22,20 +23,21 @@ log = logging.getLogger(__name__)
 
 
 def read(
-    folders: list[Path], size: int | tuple[int, int] | None, max_bad: float
+    folders: list[Path],
+    size: int | tuple[int, int] | None,
+    max_bad: float,
+    allocate: Callable[[tuple[int, ...]], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, list[File], list[tuple[str, str]]]:
     """Pixels uint8 (n, h, w, c), their n files, and (path, reason) of what was skipped.
 
-    size and max_bad as in `datasets.load`. Raises UserError.
+    size and max_bad as in `datasets.load`; allocate: shape -> where the pixels go, by
+    default memory. Raises UserError.
     """
-    listed, skipped = [], []
-    for folder in folders:
-        files, unreadable = _list_images(folder)
-        listed += [(file, file.relative_to(folder).parts) for file in files]
-        skipped += unreadable
+    listed, skipped = find(folders)
     files = [file for file, _ in listed]
     (height, width), gray = _survey(files, size)
-    pixels = np.empty((len(files), height, width, 1 if gray else 3), np.uint8)
+    shape = (len(files), height, width, 1 if gray else 3)
+    pixels = allocate(shape) if allocate else np.empty(shape, np.uint8)
 
     def decode(i: int) -> str | None:
         try:
@@ -59,8 +61,21 @@ def read(
                 good.append(i)
             else:
                 skipped.append((str(files[i]), reason))
-    _judge(skipped, len(good), max_bad, folders[0])
+    judge(skipped, len(good), max_bad, folders[0])
     return pixels[: len(good)], [listed[i] for i in good], skipped
+
+
+def find(folders: list[Path]) -> tuple[list[File], list[tuple[str, str]]]:
+    """All images below some folders, and (path, reason) of what cannot be looked into.
+
+    Raises UserError for a folder without any.
+    """
+    listed, skipped = [], []
+    for folder in folders:
+        files, unreadable = _list_images(folder)
+        listed += [(file, file.relative_to(folder).parts) for file in files]
+        skipped += unreadable
+    return listed, skipped
 
 
 def _list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
@@ -117,7 +132,8 @@ def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tupl
     return (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)), gray
 
 
-def _judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path) -> None:
+def judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path) -> None:
+    """Logs every file that was skipped; raises UserError if they are too many beside n_good."""
     for path, reason in skipped:
         log.warning("skipped %r: %s", path, reason)
     if not skipped:

@@ -9,6 +9,8 @@ from common import charts
 SCORE_NAMES = {
     "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI",
     "n_labels": "Labels", "n_segments": "Segments", "n_empty_clusters": "Empty clusters",
+    "n_clusters": "Clusters", "knn": "k-NN", "retrieval_map": "Retrieval mAP",
+    "nmi_previous": "NMI of the last two",
 }  # fmt: skip
 
 

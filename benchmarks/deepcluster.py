@@ -1,0 +1,194 @@
+"""DeepCluster: an epoch of ours against a plain port of the original's way of working, in turn.
+
+The plain one reads every image with Pillow, in batches of 2, once for the features and once more
+for the training, and leaves nothing in memory. Both are timed on a few images, and the seconds of
+an epoch are those of 2,000; --whole times all of the 2,000. Then k-means, and power iteration.
+"""
+
+import argparse
+import importlib.util
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from common import memory
+from deepcluster_torch import cluster, config, data, model, pic, state, train
+
+N_EPOCH, SIZE, N_CLUSTERS = 2000, 128, 10
+N_PLAIN, N_OURS = 16, 64
+NORMAL = (torch.tensor(model.MEAN).view(3, 1, 1), torch.tensor(model.STD).view(3, 1, 1))
+
+
+# ---- the plain port
+
+
+class Files(Dataset):
+    """Image files, each opened, made square, mirrored by chance and normalised when it is asked."""
+
+    def __init__(self, paths: list[Path], labels: list[int], is_training: bool):
+        self.paths, self.labels, self.is_training = paths, labels, is_training
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        image = Image.open(self.paths[i]).convert("RGB").resize((SIZE, SIZE))
+        if self.is_training and torch.rand(()) < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        return (values - NORMAL[0]) / NORMAL[1], self.labels[i]
+
+
+class Plain:
+    """VGG16 with batch norm, Adam for its weights, SGD for the top layer, batches of 2."""
+
+    def __init__(self) -> None:
+        self.body = model.build("vgg16", (3, SIZE, SIZE)).body
+        self.top = nn.Sequential(nn.ReLU(), nn.Linear(4096, N_CLUSTERS))
+        self.adam = torch.optim.Adam(self.body.parameters(), 1e-4)
+
+    def features(self, paths: list[Path]) -> np.ndarray:
+        self.body.eval()
+        loader = DataLoader(Files(paths, [0] * len(paths), False), batch_size=2)
+        with torch.no_grad():
+            return np.concatenate([self.body(images).numpy() for images, _ in loader])
+
+    def learn(self, paths: list[Path], labels: list[int]) -> None:
+        self.body.train()
+        sgd = torch.optim.SGD(self.top.parameters(), 0.05, weight_decay=1e-5)
+        for images, targets in DataLoader(Files(paths, labels, True), batch_size=2, shuffle=True):
+            loss = F.cross_entropy(self.top(self.body(images)), targets)
+            self.adam.zero_grad()
+            sgd.zero_grad()
+            loss.backward()
+            self.adam.step()
+            sgd.step()
+            float(loss.detach())
+
+
+def cluster_plainly(features: np.ndarray) -> np.ndarray:
+    """PCA by all the axes, whitening, rows of length 1, k-means."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+
+    whitened = PCA(256, whiten=True, svd_solver="full").fit_transform(features)
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    return KMeans(N_CLUSTERS, init="random", n_init=1, max_iter=20).fit_predict(whitened)
+
+
+# ---- what is timed
+
+
+def seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def write_images(folder: Path, n: int) -> list[Path]:
+    """Files as those of CIFAR-10: 32 pixels, JPEG."""
+    random, paths = np.random.default_rng(0), []
+    for i in range(n):
+        paths.append(folder / f"{i:04d}.jpg")
+        Image.fromarray(random.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def our_epoch(images: np.ndarray, mode: str, arch: str, batch_size: int) -> float:
+    """Seconds of the second epoch, which is as all further ones are."""
+    cfg = config.Config(
+        model=config.Model(mode=mode, arch=arch, n_clusters=N_CLUSTERS),
+        training=config.Training(batch_size=batch_size, n_epochs=3, lr=0.01),
+    )
+    now = state.begin(cfg, mode, len(images), images.shape[1:], torch.device("cpu"))
+
+    def epoch() -> None:
+        for _ in train.train_epoch(cfg, now, images):
+            pass
+
+    epoch()
+    return seconds(epoch)
+
+
+def plain_epoch(paths: list[Path]) -> tuple[float, float, float]:
+    """Seconds of features, clustering and learning in an epoch of N_EPOCH images."""
+    plain, labels = Plain(), [i % N_CLUSTERS for i in range(len(paths))]
+    plain.features(paths[:2])
+    features = seconds(lambda: plain.features(paths)) / len(paths) * N_EPOCH
+    learning = seconds(lambda: plain.learn(paths, labels)) / len(paths) * N_EPOCH
+    points = np.random.default_rng(0).normal(size=(N_EPOCH, 4096)).astype(np.float32)
+    return features, seconds(lambda: cluster_plainly(points)), learning
+
+
+def time_epochs(is_whole: bool) -> None:
+    n_plain, n_ours = (N_EPOCH, N_EPOCH) if is_whole else (N_PLAIN, N_OURS)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_images(Path(folder), max(n_plain, n_ours))
+        images = data.load("folder", path=folder, root=f"{folder}/.root", size=SIZE).images
+        features, clustering, learning = plain_epoch(paths[:n_plain])
+        total = features + clustering + learning
+        print(
+            f"plain  vgg16     {total:6.0f} s an epoch of {N_EPOCH:,} images of {SIZE} px "
+            f"(features {features:.0f}, clustering {clustering:.0f}, learning {learning:.0f})",
+            flush=True,
+        )
+        for mode, arch, batch_size in (("v1", "vgg16", 64), ("v2", "resnet18", 64)):
+            ours = our_epoch(images[:n_ours], mode, arch, batch_size) / n_ours * N_EPOCH
+            print(
+                f"ours   {arch:9} {ours:6.0f} s, mode {mode}: ratio {total / ours:.1f}", flush=True
+            )
+
+
+def time_kmeans(n: int = 100_000, d: int = 256, k: int = 1000, n_iterations: int = 20) -> None:
+    points = F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(0)))
+    spent = {}
+    for backend in ("torch", "faiss") if importlib.util.find_spec("faiss") else ("torch",):
+        began = time.perf_counter(), time.process_time()
+        found = cluster.kmeans(points, k, n_iterations=n_iterations, backend=backend)
+        spent[backend] = time.perf_counter() - began[0]
+        print(
+            f"k-means of {n:,} x {d}, k {k:,}, {n_iterations} iterations, {backend}: "
+            f"{spent[backend]:.1f} s ({time.process_time() - began[1]:.1f} s of the processor), "
+            f"objective {found.objective:.0f}",
+            flush=True,
+        )
+    if "faiss" in spent:
+        print(f"ours takes {spent['torch'] / spent['faiss']:.2f} of the time of faiss", flush=True)
+
+
+def time_pic(n: int = 20_000, d: int = 256) -> None:
+    points = F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(0)))
+    began = time.perf_counter(), time.process_time()
+    n_clusters = len(pic.pic(points).unique())
+    print(
+        f"power iteration clustering of {n:,} x {d}: {time.perf_counter() - began[0]:.1f} s "
+        f"({time.process_time() - began[1]:.1f} s of the processor), {n_clusters:,} clusters",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--whole", action="store_true", help="all 2,000 images, half an hour")
+    parser.add_argument("--only", choices=("epochs", "kmeans", "pic"))
+    options = parser.parse_args()
+    memory.keep_freed()
+    print(f"DeepCluster on {torch.get_num_threads()} threads", flush=True)
+    if options.only in (None, "epochs"):
+        time_epochs(options.whole)
+    if options.only in (None, "kmeans"):
+        time_kmeans()
+    if options.only in (None, "pic"):
+        time_pic()
+
+
+if __name__ == "__main__":
+    main()

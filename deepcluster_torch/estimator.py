@@ -1,0 +1,161 @@
+"""DeepCluster as a scikit-learn estimator, on folders of images and on arrays."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from common import UserError, cli, datasets
+from deepcluster_torch import config, data, devices, pred, readout, state, train
+
+MIN_EPOCHS, MIN_STEPS = 20, 1500  # of a training when n_epochs is not given
+# what folder.yml and digits.yml have found good for small sets
+DEFAULTS: dict[str, object] = {
+    "model.width": 16,
+    "model.n_blocks": 1,
+    "model.pca_dim": 32,
+    "training.lr": 0.03,
+    "training.schedule": "cosine",
+    "training.warmup": 0.1,
+    "training.crop_scale": (0.3, 1.0),
+    "training.jitter": 0.3,
+    "training.gray": 0.1,
+    "training.n_init": 5,
+}
+
+
+class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
+    """Learns features of images without labels, and clusters them.
+
+    X is a folder of images, or images (n, h, w) or (n, h, w, c) with 1 or 3 channels, uint8 or
+    floats in [0, 1]; others raise ValueError. size: pixels, square, in which a folder is read.
+    options: any key of the config, as in {"training.crop_scale": (0.2, 1.0)}.
+
+    After `fit`: labels_ (n,), cluster_centers_ (k, p) of the clusters before they are merged to
+    n_groups, paths_ of a folder's images, mode_ and n_iter_, the number of steps.
+    """
+
+    def __init__(
+        self,
+        n_clusters: int = 10,
+        *,
+        n_groups: int | None = None,
+        mode: str = "auto",
+        arch: str = "resnet",
+        weights: str | None = None,
+        size: int | None = 64,
+        n_epochs: int | None = None,
+        batch_size: int = 128,
+        options: Mapping[str, object] | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ):
+        self.n_clusters = n_clusters
+        self.n_groups = n_groups
+        self.mode = mode
+        self.arch = arch
+        self.weights = weights
+        self.size = size
+        self.n_epochs = n_epochs
+        self.batch_size = batch_size
+        self.options = options
+        self.random_state = random_state
+
+    def fit(self, X: str | os.PathLike | ArrayLike, y: object = None) -> "DeepCluster":
+        """Trains on the images X, and clusters their features."""
+        found = self._load(X)
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        try:
+            cfg = self._config(seed, len(found.paths))
+            with torch.random.fork_rng(range(torch.cuda.device_count())):
+                now, clusters, features = _train(cfg, found.images)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        self.labels_ = readout.assign(features, clusters).clusters
+        self.cluster_centers_ = clusters.centroids.cpu().numpy()
+        self.paths_ = found.paths
+        self.mode_, self.n_iter_ = now.mode, now.step
+        self._shape = list(found.images.shape[1:])
+        self._cfg, self._net, self._clusters = cfg, now.net, clusters
+        return self
+
+    def predict(self, X: str | os.PathLike | ArrayLike) -> np.ndarray:
+        """The cluster of each image (n,)."""
+        return self._assigned(X).clusters
+
+    def transform(self, X: str | os.PathLike | ArrayLike) -> np.ndarray:
+        """What is clustered: an embedding of length 1 of each image (n, p)."""
+        return self._assigned(X).embeddings
+
+    def _assigned(self, X: str | os.PathLike | ArrayLike) -> readout.Assigned:
+        check_is_fitted(self)
+        found = self._load(X, self._shape)
+        if list(found.images.shape[1:]) != self._shape:
+            raise ValueError(
+                f"X has images {found.images.shape[1:]}: expected {tuple(self._shape)}, as in fit"
+            )
+        through = readout.part(self._cfg.model, self.mode_)
+        features = readout.features(self._net, found.images, self._cfg, through)
+        return readout.assign(features, self._clusters)
+
+    def _load(
+        self, X: str | os.PathLike | ArrayLike, shape: list[int] | None = None
+    ) -> datasets.Images:
+        """The images of X, in a fitted shape (h, w, c) if one is given; raises ValueError."""
+        if not isinstance(X, str | os.PathLike):
+            pixels = _pixels(X)
+            return datasets.Images(pixels, None, list(map(str, range(len(pixels)))), None, [], "")
+        try:
+            if shape is not None:
+                return pred.load_new(config.Dataset(), shape, Path(X))
+            return data.load("folder", path=X, size=self.size)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    def _config(self, seed: int, n: int) -> config.Config:
+        n_steps = -(-n // self.batch_size)  # an epoch
+        own = {
+            "model.n_clusters": self.n_clusters,
+            "model.n_groups": self.n_groups,
+            "model.mode": self.mode,
+            "model.arch": self.arch,
+            "model.weights": self.weights,
+            "training.seed": seed,
+            "training.batch_size": self.batch_size,
+            "training.n_epochs": self.n_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // n_steps)),
+        }
+        return cli.make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
+
+
+def _train(
+    cfg: config.Config, images: np.ndarray
+) -> tuple[state.State, readout.Readout, torch.Tensor]:
+    """The training, what makes clusters at its end, and the features (n, f) of all images."""
+    n, *shape = images.shape
+    mode, _ = state.decide(cfg.model, n)
+    now = state.begin(cfg, mode, n, tuple(shape), devices.device())
+    for _ in range(0 if mode == "frozen" else cfg.training.n_epochs):
+        for _ in train.train_epoch(cfg, now, images):
+            pass
+    now.net.eval()
+    features = readout.features(now.net, images, cfg, readout.part(cfg.model, mode))
+    return now, readout.fit(features, cfg), features
+
+
+def _pixels(X: ArrayLike) -> np.ndarray:
+    """uint8 (n, h, w, c); raises ValueError for what is no set of images."""
+    X = np.asarray(X)
+    if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
+        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")
+    if X.dtype.kind == "f":
+        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
+            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
+        X = np.rint(X * 255).astype(np.uint8)
+    elif X.dtype != np.uint8:
+        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
+    return np.ascontiguousarray(X.reshape(*X.shape[:3], -1))

@@ -1,0 +1,19 @@
+"""The seed's name for train.py on a GPU, which it insists on: python train_cuda.py --config ..."""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common import cli
+from deepcluster_torch import devices, train
+
+
+def main() -> None:
+    devices.require_cuda()
+    train.main()
+
+
+if __name__ == "__main__":
+    cli.main(main)

@@ -1,0 +1,50 @@
+"""The experiments of the paper and of the seed have their values, whatever our defaults become."""
+
+from pathlib import Path
+
+import pytest
+
+from common import cli, datasets
+from deepcluster_torch import samplers
+from deepcluster_torch.config import Config, Model, Sampler, Training
+
+CONFIGS = Path(__file__).resolve().parents[2] / "deepcluster_torch" / "configs"
+
+
+def load(name):
+    return cli.load_config(Config, str(CONFIGS.parent / "train.py"), f"{name}.yml")
+
+
+def test_imagenet_has_the_values_of_the_paper():
+    cfg = load("imagenet")
+    assert cfg.dataset.size == 256
+    assert cfg.model == Model(
+        mode="v1", arch="alexnet", sobel=True, input_size=224, centre=0.875, n_clusters=10000,
+        n_hidden=4096, clustering="kmeans", pca_dim=256, eigen_power=-0.5, n_groups=None,
+    )  # fmt: skip
+    assert cfg.training == Training(
+        seed=31, lr=0.05, momentum=0.9, weight_decay=1e-5, batch_size=256, n_epochs=500,
+        optimizer="sgd", head_optimizer="sgd", head_lr=None, head_momentum=0.0, reassign=1.0,
+        schedule="constant", sampler="uniform", recluster_every=1, warm_start=False,
+        kmeans_iterations=20, crop_scale=(0.08, 1.0), flip=True, jitter=0.0, gray=0.0, blur=0.0,
+    )  # fmt: skip
+
+
+def test_imagenette_has_the_optimisers_of_the_seed():
+    cfg = load("imagenette")
+    assert (cfg.model.arch, cfg.model.mode, cfg.model.n_clusters) == ("vgg16", "v1", 10)
+    assert (cfg.dataset.size, cfg.training.n_epochs) == (128, 200)
+    rates = cfg.training.lr, cfg.training.head_lr, cfg.training.weight_decay
+    assert rates == (1e-4, 0.05, 1e-5)
+    assert (cfg.training.optimizer, cfg.training.head_optimizer) == ("adam", "sgd")
+    schedule = cfg.training.schedule, cfg.training.step_size, cfg.training.gamma
+    assert schedule == ("step", 30, 0.1)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yml")))
+def test_a_config_names_a_data_set_that_there_is(name):
+    assert load(name).dataset.name in datasets.NAMES
+
+
+def test_every_sampler_of_the_config_is_one():
+    assert set(Sampler.__args__) == set(samplers.Sampler.__args__)

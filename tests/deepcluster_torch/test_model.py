@@ -1,0 +1,158 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from common import UserError
+from deepcluster_torch import model
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+SMALL = {"n_hidden": 32, "width": 4, "n_blocks": 1}
+TRUNKS = [
+    ("alexnet", 64, 5), ("vgg11", 32, 8), ("vgg16", 32, 13), ("resnet18", 32, 5),
+    ("resnet50", 32, 5), ("resnet", 8, 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("c", "sobel"), [(1, False), (3, True)])
+@pytest.mark.parametrize(("name", "side", "n_stages"), TRUNKS)
+def test_every_trunk_gives_features_for_gray_and_colour(name, side, n_stages, c, sobel):
+    trunk = model.build(name, (c, side, side), sobel=sobel, **SMALL).eval()
+    images = torch.rand(2, c, side, side)
+    features = trunk(images)
+    assert features.shape == (2, trunk.n_features) and features.isfinite().all()
+    assert not torch.allclose(features[0], features[1])
+    found = trunk.activations(images)
+    assert len(found) == n_stages and all(values.ndim == 4 for values in found.values())
+    assert trunk.first_filters().shape[1] == (2 if sobel else 3)
+
+
+def test_the_paper_s_sizes():
+    alexnet = model.build("alexnet", (3, 224, 224), sobel=True)
+    assert [part.weight.shape for part in alexnet.body.classifier if hasattr(part, "weight")] == [
+        (4096, 9216),
+        (4096, 4096),
+    ]
+    assert alexnet.first_filters().shape == (96, 2, 11, 11)
+    vgg = model.build("vgg16", (3, 128, 128))
+    assert vgg.body.classifier[0].weight.shape == (4096, 512 * 4 * 4)  # the earlier code's 128 px
+    assert sum(isinstance(part, nn.Conv2d) for part in vgg.modules()) == 13
+    assert sum(isinstance(part, nn.BatchNorm2d) for part in vgg.modules()) == 13
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg16"])
+def test_features_are_those_before_the_last_relu_and_the_head_puts_it_back(name):
+    trunk = model.build(name, (3, 64, 64), n_hidden=32).eval()
+    features = trunk(torch.rand(8, 3, 64, 64))
+    assert (features < 0).any()
+    head = model.Head(32, 5)
+    torch.testing.assert_close(head(features), head(features.relu()))
+
+
+def test_without_hidden_layers_the_features_are_means_over_the_places():
+    trunk = model.build("vgg11", (3, 64, 64), n_hidden=0).eval()
+    images = torch.rand(2, 3, 64, 64)
+    last = nn.functional.max_pool2d(trunk.activations(images)["conv8"], 2)
+    torch.testing.assert_close(trunk(images), last.mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "vgg11", "resnet"])
+def test_other_sizes_than_the_one_it_was_built_for_work_too(name):
+    trunk = model.build(name, (3, 64, 64), **SMALL).eval()
+    for side in (48, 80) if name != "alexnet" else (63, 80):
+        assert trunk(torch.rand(1, 3, side, side)).shape == (1, trunk.n_features)
+
+
+@pytest.mark.parametrize(
+    ("side", "n_halvings", "first", "left"),
+    [(32, None, 3, 32), (64, None, 3, 32), (128, None, 7, 32), (32, 1, 3, 16)],
+)
+def test_a_resnet_s_first_layer_is_as_large_as_the_images_bear(side, n_halvings, first, left):
+    options = {"width": 8, "n_blocks": 1, "n_halvings": n_halvings}
+    trunk = model.build("resnet", (3, side, side), **options).eval()
+    assert trunk.first_filters().shape == (8, 3, first, first)
+    found = trunk.activations(torch.rand(1, 3, side, side))
+    assert found["layer1"].shape[2:] == (left, left)
+    assert found["layer4"].shape[2:] == (left // 8, left // 8)
+
+
+@pytest.mark.parametrize(("name", "side"), [("alexnet", 62), ("vgg16", 31)])
+def test_images_too_small_are_refused_with_the_size_needed(name, side):
+    model.build(name, (3, side + 1, side + 1), n_hidden=8)
+    with pytest.raises(UserError, match=f"{side} pixels are too small for {name}, it needs"):
+        model.build(name, (3, side, side), n_hidden=8)
+
+
+def test_edges_are_sobel_s_of_the_mean_colour():
+    front = model.Front(True, (0, 0, 0), (1, 1, 1))
+    images = torch.zeros(1, 3, 5, 5)
+    images[..., 3:] = 1  # left dark, right bright
+    across, along = front(images)[0]
+    assert across[2].tolist()[:4] == [0, 0, -4, -4] and along[1:-1, :4].abs().max() < 1e-6
+    up, down = front(images.transpose(2, 3))[0]
+    assert down[:4, 2].tolist() == [0, 0, -4, -4] and up[:4, 1:-1].abs().max() < 1e-6
+    assert not list(front.parameters()) and not front.state_dict()  # neither learned nor saved
+
+
+def test_colours_are_normalised_by_those_of_imagenet():
+    front = model.Front(False, model.MEAN, model.STD)
+    images = torch.tensor(model.MEAN).view(1, 3, 1, 1).expand(1, 3, 2, 2)
+    torch.testing.assert_close(front(images), torch.zeros(1, 3, 2, 2))
+
+
+def test_weights_start_as_the_authors_do():
+    trunk = model.build("alexnet", (3, 64, 64), n_hidden=500)
+    convolution, linear = trunk.body.features[4], trunk.body.classifier[4]
+    assert convolution.weight.std().item() == pytest.approx((2 / (25 * 256)) ** 0.5, rel=0.01)
+    assert linear.weight.std().item() == pytest.approx(0.01, rel=0.01)
+    assert (convolution.bias == 0).all() and (linear.bias == 0).all()
+    head = model.Head(500, 200)
+    assert head.weight.std().item() == pytest.approx(0.01, rel=0.02) and (head.bias == 0).all()
+
+
+def test_a_head_is_reset_by_the_generator_alone():
+    heads = [model.Head(6, 3) for _ in range(2)]
+    for head in heads:
+        head.reset(torch.Generator().manual_seed(4))
+    assert torch.equal(heads[0].weight, heads[1].weight)
+
+
+def test_embeddings_have_length_1():
+    projection = model.Projection(20, 16, 8)
+    torch.testing.assert_close(projection(torch.randn(9, 20)).norm(dim=1), torch.ones(9))
+
+
+def test_prototypes_are_centroids_of_length_1_and_are_not_learned():
+    prototypes = model.Prototypes(4, (3, 5))
+    centroids = torch.randn(5, 4)
+    prototypes.set(1, centroids)
+    embeddings = nn.functional.normalize(torch.randn(7, 4))
+    found = prototypes(embeddings)
+    assert [tuple(scores.shape) for scores in found] == [(7, 3), (7, 5)]
+    expected = nn.functional.cosine_similarity(embeddings[:, None], centroids, dim=2)
+    torch.testing.assert_close(found[1], expected)
+    assert not list(prototypes.parameters()) and len(prototypes.state_dict()) == 2
+
+
+def test_a_copy_looks_at_its_own_stages():
+    trunk = model.build("resnet", (3, 8, 8), width=4, n_blocks=1).eval()
+    other = copy.deepcopy(trunk)
+    with torch.no_grad():
+        other.body.conv1.weight.zero_()
+    images = torch.rand(2, 3, 8, 8)
+    assert (other.activations(images)["conv1"] == 0).all()
+    assert (trunk.activations(images)["conv1"] > 0).any()
+
+
+def test_seeds_give_the_same_trunk():
+    first, second = [
+        torch.manual_seed(3) and model.build("resnet", (3, 8, 8), width=4) for _ in range(2)
+    ]
+    for one, two in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, two)

@@ -1,0 +1,242 @@
+"""Train, predict, evaluate, report, stop and go on: whole scripts on a tiny config."""
+
+import base64
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import datasets, metrics
+from tests.entry_scripts import assert_the_same, lines, one_line
+from tests.every_paper import Interrupted
+
+V1 = ("--model.mode", "v1", "--training.n_epochs", 2)
+
+
+class TestInterrupted(Interrupted):
+    weights = "model.safetensors"
+    # in the first and second epoch, and after the last batch of one
+    stops = ((2, "SIGTERM"), (5, "SIGINT"), (6, "SIGTERM"))
+    first, more = 2, 2
+
+
+def scores(run):
+    return json.loads((run / "scores.json").read_text())
+
+
+def rows(folder, name="predictions.csv"):
+    with open(folder / name, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def of(folder, *more):
+    own = {"dataset.name": "folder", "dataset.path": folder, "dataset.n_images": "null"}
+    own |= {"model.n_clusters": 3, "model.heads": "[6]", "training.n_epochs": 1}
+    return [word for key, value in own.items() for word in (f"--{key}", value)] + list(more)
+
+
+# ---- one run, from the images to the report
+
+
+def test_the_pipeline_prints_the_run_folder_alone(whole):
+    answer, run = whole
+    assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
+    assert "mode v2: as model.mode says" in answer.stderr
+
+
+def test_a_run_folder_holds_what_every_paper_has(whole):
+    _, run = whole
+    names = "config.yml meta.json train.log metrics.jsonl checkpoints baseline.npz predictions.npz "
+    names += "predictions.csv scores.json report.html epochs.csv probes.json images/captions.json "
+    names += "images/map.png images/sizes.png images/filters.png images/activations.png "
+    names += "images/neighbours.png images/clusters/00/closest.png images/clusters/03/furthest.png "
+    names += "projector/tensors.tsv projector/metadata.tsv projector/sprite.png "
+    names += "projector/projector_config.pbtxt"
+    assert [name for name in names.split() if not (run / name).exists()] == []
+    meta = json.loads((run / "meta.json").read_text())
+    assert (meta["status"], meta["device"], meta["mode"]) == ("done", "cpu", "v2")
+    assert meta["dataset_checksum"] and meta["stage_seconds"].keys() >= {"clustering", "training"}
+
+
+def test_training_alone_ends_in_a_gallery_and_a_table_that_pred_repeats(checkout, whole):
+    run = checkout.train().run
+    assert (run / "report.html").exists() and (run / "images/clusters/00/closest.png").exists()
+    before = (run / "predictions.csv").read_bytes()
+    assert checkout.pred(run).code == 0
+    assert (run / "predictions.csv").read_bytes() == before
+    assert (whole[1] / "predictions.csv").read_bytes() == before
+
+
+def test_every_image_has_one_row_and_its_nearest_cluster_first(whole):
+    _, run = whole
+    table, arrays = rows(run), np.load(run / "predictions.npz")
+    assert len(table) == len({row["path"] for row in table}) == 120
+    assert [int(row["cluster"]) for row in table] == arrays["clusters"].tolist()
+    tops = [list(map(int, row["top_3"].split())) for row in table]
+    assert tops == arrays["nearest"].tolist() and {len(top) for top in tops} == {3}
+    assert all(float(row["margin"]) >= 0 for row in table)
+
+
+def test_scores_are_those_of_the_predictions_beside_the_baseline(whole):
+    _, run = whole
+    arrays, found = np.load(run / "predictions.npz"), scores(run)
+    labels, clusters = arrays["labels"], arrays["clusters"]
+    assert found["acc"] == metrics.clustering_accuracy(labels, clusters)
+    assert found["nmi"] == metrics.nmi(labels, clusters) and found["n"] == 120
+    baseline = np.load(run / "baseline.npz")["clusters"]
+    assert found["baseline"]["acc"] == metrics.clustering_accuracy(labels, baseline)
+    assert 0 <= found["knn"] <= 1 and 0 <= found["retrieval_map"] <= 1
+    assert found["linear"].keys() >= {"conv1", "layer1", "features"}
+    assert found["nmi_previous"] == float(rows(run, "epochs.csv")[-1]["nmi_previous"])
+
+
+def test_the_report_holds_the_pictures(whole):
+    _, run = whole
+    page = (run / "report.html").read_text()
+    for name in ("map.png", "sizes.png", "neighbours.png"):
+        content = base64.b64encode((run / "images" / name).read_bytes()).decode()
+        assert content in page, name
+
+
+def test_the_table_of_epochs_has_a_row_an_epoch(whole):
+    _, run = whole
+    table = rows(run, "epochs.csv")
+    assert [row["epoch"] for row in table] == ["0", "1", "2"]
+    assert [row["nmi_previous"] == "" for row in table] == [True, False, False]
+    assert all(float(row["loss"]) > 0 and float(row["balance"]) > 0 for row in table)
+    assert [line["step"] for line in lines(run) if line["split"] == "epoch"] == [3, 6, 9]
+
+
+def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole):
+    run = checkout.train("--tag", "whole").run
+    assert run != whole[1]
+    assert_the_same(run, whole[1])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        V1,
+        (*V1, "--training.optimizer", "adam", "--training.lr", 1e-3, "--training.head_lr", 0.05),
+        (*V1, "--model.clustering", "pic"),
+    ],
+    ids=["v1", "adam", "pic"],
+)
+def test_a_stopped_v1_goes_on_as_if_never_stopped(checkout, more):
+    expected = checkout.train(*more).run
+    run = checkout.train(*more, strike="4:SIGTERM").run  # in the second epoch
+    assert checkout.resume(run).code == 0
+    assert_the_same(run, expected)
+    assert (run / "epochs.csv").read_text() == (expected / "epochs.csv").read_text()
+
+
+def test_a_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout, stopped):
+    assert checkout.score(stopped)["n"] == 120
+    assert checkout("common.report", stopped).code == 0
+
+
+# ---- the ways to start
+
+
+@pytest.mark.parametrize(
+    ("place", "script"), [(".", "deepcluster_torch.train"), ("deepcluster_torch", "train.py")]
+)
+def test_train_starts_as_a_module_and_in_its_folder(checkout, place, script):
+    answer = checkout(script, "--model.n_clusters", 0, cwd=place)
+    assert answer.err == "error: model.n_clusters is 0: expected 1 or more\n"
+
+
+@pytest.mark.parametrize("script", ["train_cuda.py", "pred_cuda.py"])
+def test_the_scripts_for_a_gpu_insist_on_one(checkout, script):
+    answer = checkout(f"deepcluster_torch/{script}", "--tag", "x")
+    assert "no GPU is to be seen" in one_line(answer)
+
+
+# ---- folders, new images
+
+
+def test_a_folder_of_images_ends_in_galleries_and_scores(checkout, photos):
+    answer = checkout.train(*of(photos))
+    assert answer.code == 0, answer.err
+    assert "building a cache of 24 images" in answer.err
+    assert len(rows(answer.run)) == 24 and (answer.run / "report.html").exists()
+    assert checkout.score(answer.run)["n"] == 24
+    again = checkout.train(*of(photos))
+    assert "building a cache" not in again.err and again.code == 0, again.err
+
+
+def test_new_images_get_the_clusters_that_they_had_in_training(checkout, photos, tmp_path):
+    run = checkout.train(*of(photos)).run
+    of_path = {row["path"]: row["cluster"] for row in rows(run)}
+    folder = shutil.copytree(photos / "red", tmp_path / "new photos")
+    options = ["--input", folder, "--folders", "copy", "--neighbours"]
+    answer = checkout.pred(run, *options)
+    assert answer.code == 0, answer.err
+    out = run / "predictions_new photos"
+    for row in rows(out):
+        name = row["path"].split("/")[-1]
+        assert row["cluster"] == of_path[str(photos / "red" / name)]
+        assert (out / "folders" / f"{int(row['cluster']):02d}" / name).is_file()
+    first = [row for row in rows(out, "neighbours.csv") if row["rank"] == "1"]
+    names = [(row["path"].split("/")[-1], row["neighbour"].split("/")[-1]) for row in first]
+    assert all(path == neighbour for path, neighbour in names), "each is nearest to itself"
+    assert (out / "images/neighbours.png").exists()
+    again = checkout.pred(run, *options)
+    assert "folders exists: move it away" in one_line(again)
+
+
+def test_links_lead_to_the_images(checkout, photos, tmp_path):
+    run = checkout.train(*of(photos)).run
+    assert checkout.pred(run, "--out", tmp_path / "out", "--folders", "link").code == 0
+    links = [path for path in (tmp_path / "out/folders").rglob("*.png")]
+    assert len(links) == 24 and all(link.resolve().is_relative_to(photos) for link in links)
+
+
+def test_one_rgb_photo_of_another_size_meets_gray_digits(checkout, whole, tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (30, 47, 3), np.uint8)
+    path, out = tmp_path / "one photo.jpg", tmp_path / "new" / "out"
+    Image.fromarray(photo).save(path)
+    answer = checkout.pred(whole[1], "--input", path, "--out", out)
+    assert (answer.code, answer.out) == (0, ""), answer.err
+    assert [row["path"] for row in rows(out)] == [str(path)]
+
+
+def test_held_out_images_have_scores_of_their_own(checkout):
+    run = checkout.train("--dataset.held_out", 0.25, "--training.n_epochs", 1).run
+    found = checkout.score(run)
+    assert found["n"] == 90 and found["held_out"].keys() >= {"acc", "nmi", "ari"}
+    assert "held out of the training" in found["protocol"]
+
+
+def test_over_clustering_and_merging_gives_groups(checkout):
+    options = ("--model.n_clusters", 20, "--model.n_groups", 5, "--training.n_epochs", 1)
+    run = checkout.train(*options).run
+    found = checkout.score(run)
+    assert found["n_clusters"] == 5 and found["before_merging"]["purity"] >= found["purity"]
+
+
+def test_a_trunk_that_was_learned_is_frozen_and_clustered(checkout, whole):
+    weights = max(whole[1].glob("checkpoints/0*")) / "model.safetensors"
+    options = ("--model.mode", "auto", "--model.weights", weights)
+    answer = checkout.train(*options)
+    assert answer.code == 0, answer.err
+    assert "mode frozen: a trunk is given" in answer.err
+    again = checkout.train(*options, "--model.n_clusters", 5)
+    assert "features_" in again.err, "they are computed once"
+    before = (again.run / "predictions.csv").read_bytes()
+    assert checkout.score(again.run)["n_clusters"] == 5
+    assert (again.run / "predictions.csv").read_bytes() == before
+
+
+def test_unlabelled_images_have_galleries_and_no_accuracy(checkout, tmp_path):
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for i, image in enumerate(datasets.load("digits").images[:30]):
+        Image.fromarray(image[..., 0]).save(folder / f"{i:03d}.png")
+    run = checkout.train(*of(folder)).run
+    found = checkout.score(run)
+    assert "balance" in found and not {"acc", "knn", "baseline"} & found.keys()
+    assert checkout("common.report", run).code == 0
