@@ -217,7 +217,7 @@ def test_a_pickle_in_the_predictions_is_refused_and_not_executed(checkout, whole
 @pytest.mark.parametrize(
     ("found", "other", "difference"),
     [
-        ("width: 4", "width: 8", "is (4, 3, 3, 3), the config expects (8, 3, 3, 3)"),
+        ("width: 4", "width: 8", "is (16, 32), the config expects (16, 64)"),
         ("embedding: 8", "embedding: 9", "the config expects"),
         ("- 8\n  - 6", "- 8\n  - 7", "prototypes.head1 is (6, 8), the config expects (7, 8)"),
     ],
