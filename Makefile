@@ -37,6 +37,7 @@ One command a paper: sets up (once), trains, predicts, scores, writes the report
   make dti IMAGES="my photos" K=10 TAG=holiday
   make dti CUDA=0 CONFIG=mnist.yml TAG=try1 SET="--training.lr 3e-4"
   make dfc IMAGES=photo.jpg
+  make unsup_seg IMAGES=photos CONFIG=cpu.yml
 endef
 export HELP
 

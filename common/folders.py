@@ -30,7 +30,7 @@ def read(
     """
     listed, skipped = [], []
     for folder in folders:
-        files, unreadable = _list_images(folder)
+        files, unreadable = list_images(folder)
         listed += [(file, file.relative_to(folder).parts) for file in files]
         skipped += unreadable
     files = [file for file, _ in listed]
@@ -59,11 +59,11 @@ def read(
                 good.append(i)
             else:
                 skipped.append((str(files[i]), reason))
-    _judge(skipped, len(good), max_bad, folders[0])
+    judge(skipped, len(good), max_bad, folders[0])
     return pixels[: len(good)], [listed[i] for i in good], skipped
 
 
-def _list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """All images below a folder by name, and (path, reason) of what cannot be looked into."""
     if os.path.isfile(folder) and folder.suffix.lower() in EXTENSIONS:
         return [folder], []
@@ -117,7 +117,7 @@ def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tupl
     return (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)), gray
 
 
-def _judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path) -> None:
+def judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path) -> None:
     for path, reason in skipped:
         log.warning("skipped %r: %s", path, reason)
     if not skipped:

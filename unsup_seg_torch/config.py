@@ -14,6 +14,8 @@ class Dataset:
     )
     path: str | None = None  # a picture or a folder of them
     split: str = ""  # of a data set, as train+val; of a folder: a sub-folder
+    # what pred.py segments, and evaluate.py scores; empty: what was trained on
+    test_split: str = ""
     root: str | None = None  # where data lies; default: DATA_ROOT, else data/
     max_side: int | None = 240  # pixels; larger pictures are reduced to it, their labels enlarged
     crop: int | None = 96  # pixels, square, that are trained on; null: whole pictures
@@ -40,7 +42,10 @@ class Model:
     sigma_position: float = 4.0
     pretrained: bool = False  # start from `weights`; without any it is said, and random ones serve
     weights: str | None = None  # a model.safetensors of another run
-    crf_iterations: int = 10  # of the dense CRF on the probabilities; 0: none
+    crf_iterations: int = 5  # of the dense CRF on the probabilities; 0: none
+    # what joins to a hierarchy: pieces of the labels, or Felzenszwalb's regions of smoothed colours
+    regions: Literal["labels", "felzenszwalb"] = "felzenszwalb"
+    height: float = 0.06  # at which it is cut for the one answer; higher: fewer regions
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "width", "depth"):
@@ -50,6 +55,7 @@ class Model:
         require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
         for name in ("radius", "sigma_intensity", "sigma_position"):
             require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "more than 0")
+        require(self.height >= 0, "model.height", self.height, "0 or more")
         require(self.radius <= 64, "model.radius", self.radius, "64 or less")
         iterations = self.crf_iterations
         require(iterations >= 0, "model.crf_iterations", iterations, "0 or more")

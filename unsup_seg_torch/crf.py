@@ -20,7 +20,7 @@ LEAST = 1e-6  # probability: a label that the network rules out may come back
 def refine(
     probabilities: ArrayLike,
     image: np.ndarray,
-    n_iterations: int = 10,
+    n_iterations: int = 5,
     position: float = POSITION,
     colour: float = COLOUR,
     appearance_weight: float = APPEARANCE_WEIGHT,
