@@ -23,7 +23,9 @@ PROTOCOL = (
 HUMANS = "; each annotator against the others of the image"
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, for `cli.main` to print."""
+
     def error(self, message: str) -> None:
         raise UserError(f"{message}: see {self.prog} --help")
 
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m common.bsds",
         description=bsds.__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--partial", action="store_true", help="leave images without --pred out")
     parser.add_argument("--regions-only", action="store_true", help="no boundaries: much faster")
     parser.add_argument("--thresholds", type=int, default=99, help="of contour maps; default 99")
-    parser.add_argument("--processes", type=int, default=_n_cores(), help="default: the cores")
+    parser.add_argument("--processes", type=int, default=n_cores(), help="default: the cores")
     args = parser.parse_args()
     for name in ("thresholds", "processes"):
         if getattr(args, name) < 1:
@@ -85,7 +87,8 @@ def _arguments() -> argparse.Namespace:
     return args
 
 
-def _n_cores() -> int:
+def n_cores() -> int:
+    """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -168,7 +171,7 @@ def _begin() -> None:
 def _score(task: Task) -> list[bsds.Evidence]:
     truths = segment_files.truths(task.truth)
     if task.prediction is None:
-        return _leave_one_out(task, truths)
+        return leave_one_out(task.truth, truths, task.with_boundaries)
     shape = truths.labels[0].shape
     found = segment_files.prediction(task.prediction, shape, task.n_thresholds)
     return [
@@ -176,19 +179,17 @@ def _score(task: Task) -> list[bsds.Evidence]:
     ]
 
 
-def _leave_one_out(task: Task, truths: segment_files.Scales) -> list[bsds.Evidence]:
-    if len(truths.labels) < 2:
-        raise UserError(f"{task.truth} has one annotator: two or more were expected")
+def leave_one_out(
+    path: Path, truths: segment_files.Scales, with_boundaries: bool
+) -> list[bsds.Evidence]:
+    """Each annotator of one image against the others; path: where they are from, for the error."""
+    n = len(truths.labels)
+    if n < 2:
+        raise UserError(f"{path} has one annotator: two or more were expected")
     found = []
-    for i in range(len(truths.labels)):
-        others = [j for j in range(len(truths.labels)) if j != i]
-        found.append(
-            bsds.evidence(
-                [truths.labels[i]],
-                [truths.labels[j] for j in others],
-                task.with_boundaries,
-                [truths.edges[i]],
-                [truths.edges[j] for j in others],
-            )
-        )
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        labels, edges = ([maps[j] for j in others] for maps in (truths.labels, truths.edges))
+        own = [truths.labels[i]], [truths.edges[i]]
+        found.append(bsds.evidence(own[0], labels, with_boundaries, own[1], edges))
     return found
