@@ -17,13 +17,14 @@ class Dataset:
     # what pred.py segments, and evaluate.py scores; empty: what was trained on
     test_split: str = ""
     root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    max_side: int | None = 240  # pixels; larger pictures are reduced to it, their labels enlarged
+    max_side: int | None = 240  # pixels; larger pictures are reduced to it for the network
+    full_side: int | None = 1024  # the same for what pred.py refines and writes
     crop: int | None = 96  # pixels, square, that are trained on; null: whole pictures
     n_images: int | None = None  # the first ones only
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
     def __post_init__(self) -> None:
-        for name in ("max_side", "crop", "n_images"):
+        for name in ("max_side", "full_side", "crop", "n_images"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
         require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
@@ -66,13 +67,13 @@ class Training:
     seed: int = 0
     # the paper's two updates a batch, cut and reconstruction; or one of their sum
     mode: Literal["alternating", "joint"] = "alternating"
-    reconstruction: float = 1.0  # joint: weight of the reconstruction beside the cut
+    reconstruction: float = 100.0  # joint: weight of the reconstruction beside the cut
     optimizer: Literal["adam", "sgd"] = "adam"
     lr: float = 1e-3
     momentum: float = 0.9  # of sgd
     batch_size: int = 8
     n_epochs: int = 10
-    crops: int = 8  # of each picture in an epoch
+    crops: int | None = None  # of each picture in an epoch; null: so many that they are 128 or more
     drop_every: int | None = None  # steps after which the rate is divided by 10; paper: 1000
     cosine: bool = True  # the rate falls to 0 along a cosine
     save_model: bool = False  # also the last weights alone, as RUN/model.safetensors
@@ -84,7 +85,7 @@ class Training:
         require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
         for name in ("batch_size", "n_epochs", "crops"):
             value = getattr(self, name)
-            require(value >= 1, f"training.{name}", value, "1 or more")
+            require(value is None or value >= 1, f"training.{name}", value, "1 or more")
         weight, drop = self.reconstruction, self.drop_every
         require(weight >= 0, "training.reconstruction", weight, "0 or more")
         require(drop is None or drop >= 1, "training.drop_every", drop, "1 or more")

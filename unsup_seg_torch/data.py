@@ -16,6 +16,7 @@ from unsup_seg_torch import config
 log = logging.getLogger("unsup_seg_torch.data")
 
 LABELLED = ("bsds500", "ade20k", "camvid")
+CROPS = 128  # of an epoch at least: few pictures are seen more often
 # Photographs that lie on disk wherever the two packages do.
 PHOTOGRAPHS = {
     "skimage": [
@@ -33,6 +34,7 @@ class Pictures:
     """
 
     def __init__(self, cfg: config.Dataset, split: str | None = None):
+        self.cfg = cfg
         listed, skipped = _list(cfg, cfg.split if split is None else split)
         listed = listed[: cfg.n_images]
 
@@ -60,8 +62,8 @@ class Pictures:
         return len(self.paths)
 
     def full(self, i: int) -> np.ndarray:
-        """A picture at its own size: uint8 (h, w, 3)."""
-        return images.load(self.paths[i])
+        """A picture as large as it is, or full_side lets it be: uint8 (h, w, 3)."""
+        return reduce(images.load(self.paths[i]), self.cfg.full_side)
 
 
 def _list(cfg: config.Dataset, split: str) -> tuple[list[Path], list[tuple[str, str]]]:
@@ -93,14 +95,28 @@ def reduce(image: np.ndarray, max_side: int | None) -> np.ndarray:
     return image if size == (h, w) else images.resize(image, size)
 
 
+def nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (h, w) at another size, each pixel from the one that its centre falls into."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
+
+
 def to_float(pictures: np.ndarray) -> Tensor:
     """uint8 (b, h, w, 3) -> float32 (b, 3, h, w) in [0, 1]"""
     return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
+def n_crops(cfg: config.Config, n: int) -> int:
+    """Of each of n pictures in an epoch."""
+    return cfg.training.crops or -(-CROPS // n)
+
+
 def n_batches(cfg: config.Config, n: int) -> int:
     """Of an epoch over n pictures."""
-    return -(-n * cfg.training.crops // cfg.training.batch_size)
+    return -(-n * n_crops(cfg, n) // cfg.training.batch_size)
 
 
 def batches(
@@ -112,7 +128,7 @@ def batches(
     on where it stopped. Crops of a batch are as large as the smallest of its pictures lets them be.
     """
     n, size = len(pictures), cfg.training.batch_size
-    order = _random(cfg, epoch, -1).permutation(np.repeat(np.arange(n), cfg.training.crops))
+    order = _random(cfg, epoch, -1).permutation(np.repeat(np.arange(n), n_crops(cfg, n)))
     for batch in range(first, n_batches(cfg, n)):
         random = _random(cfg, epoch, batch)
         chosen = [pictures[i] for i in order[batch * size : (batch + 1) * size]]

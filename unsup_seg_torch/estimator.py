@@ -1,6 +1,6 @@
 """W-Net in the manner of scikit-learn."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,7 +32,7 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         depth: int = 4,
         mode: str = "alternating",
         n_epochs: int = 10,
-        crops: int = 8,
+        crops: int | None = None,
         crop: int | None = 96,
         batch_size: int = 8,
         lr: float = 1e-3,
@@ -62,7 +62,7 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         if self.n_regions is not None and self.n_regions < 1:
             raise ValueError(f"n_regions is {self.n_regions}: expected 1 or more")
         small = [data.reduce(image, self.max_side) for image in images]
-        state = train.begin(cfg)
+        state = train.begin(cfg, train.device())
         self.history_ = []
         try:
             for _ in range(cfg.training.n_epochs):
@@ -76,23 +76,28 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
 
     def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
         """Regions of each picture: (h, w) int64 from 0, or a list of them."""
-        found = []
-        for segmentation in self._segment(X):
-            hierarchy = segmentation.hierarchy
+
+        def regions(of: pred.Segmentation) -> np.ndarray:
             if self.n_regions is not None:
-                found.append(hierarchy.regions(self.n_regions).astype(np.int64))
-            else:
-                found.append(hierarchy.cut(self.height).astype(np.int64))
-        return found[0] if _is_one(X) else found
+                return of.hierarchy.regions(self.n_regions)
+            return of.hierarchy.cut(self.height)
+
+        return self._labels(X, regions)
 
     def transform(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
         """The most probable of the network's labels at each pixel, the same in all pictures."""
-        found = [segmentation.labels.astype(np.int64) for segmentation in self._segment(X)]
-        return found[0] if _is_one(X) else found
+        return self._labels(X, lambda of: of.labels)
 
-    def _segment(self, X: ArrayLike | Sequence[ArrayLike]) -> list[pred.Segmentation]:
+    def _labels(
+        self, X: ArrayLike | Sequence[ArrayLike], which: Callable[[pred.Segmentation], np.ndarray]
+    ) -> np.ndarray | list[np.ndarray]:
         check_is_fitted(self, "history_")
-        return [pred.segment(self._net, image, self._config()) for image in _pictures(X)]
+        cfg, found = self._config(), []
+        for image in _pictures(X):
+            full = data.reduce(image, cfg.dataset.full_side)
+            labels = which(pred.segment(self._net, full, cfg))
+            found.append(data.nearest(labels, image.shape[:2]).astype(np.int64))
+        return found[0] if _is_one(X) else found
 
     def _config(self) -> config.Config:
         for name, known in (("regions", ("labels", "felzenszwalb")),

@@ -104,6 +104,16 @@ def write(
     return [data.reduce(_rgb(each), 200) for each in shown.values()]
 
 
+def write_frames(path: Path, frames: list[list[np.ndarray]]) -> None:
+    """An animation of rows of pictures, all as large as the largest of them."""
+    sheets = [sheet([row]) for row in frames]
+    size = [max(each.shape[axis] for each in sheets) for axis in (0, 1)]
+    canvas = np.full((len(sheets), *size, 3), 255, np.uint8)
+    for place, each in zip(canvas, sheets, strict=True):
+        place[: each.shape[0], : each.shape[1]] = each
+    images.save_gif(path, canvas)
+
+
 def _rgb(picture: np.ndarray) -> np.ndarray:
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)
 

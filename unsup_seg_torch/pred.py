@@ -103,20 +103,25 @@ def write(
     for name in ("labels", "regions", "scales", "baseline"):
         (out / name).mkdir(parents=True, exist_ok=True)
 
-    def one(i: int) -> tuple[list, list[np.ndarray], np.ndarray]:
-        return write_one(cfg, segment(net, found.full(i), cfg), found, i, out)
+    def one(i: int) -> tuple[list, list[np.ndarray], np.ndarray | None]:
+        is_shown = i < max(MAX_SHOWN, n_frames)
+        line, row, labels = write_one(cfg, segment(net, found.full(i), cfg), found, i, out)
+        return (line, row, labels) if is_shown else (line, [], None)
 
-    # CRF, smoothing and regions let go of the interpreter for most of their time
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)  # what takes long lets go of the interpreter
+    try:
         done = pool.map(one, range(len(found)))
         results = list(tqdm(done, "segmenting", len(found), unit="picture", disable=None))
-    rows, shown, frames = zip(*results, strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    rows, shown, labels = zip(*results, strict=True)
     images.save_png(out / "images/overview.png", pictures.sheet(list(shown[:MAX_SHOWN])))
-    if n_frames:
+    if n_frames > 0:
         colours = images.palette(cfg.model.n_clusters)
-        animation = [pictures.sheet([[row[0], colours[labels]]])
-                     for row, labels in zip(shown, frames, strict=True)]  # fmt: skip
-        images.save_gif(out / "images/frames.gif", animation[:n_frames])
+        frames = zip(shown[:n_frames], labels[:n_frames], strict=True)
+        pictures.write_frames(
+            out / "images/frames.gif", [[row[0], colours[each]] for row, each in frames]
+        )
     if out == run.path:
         pictures.write_evolution(out / "images", run.path / "evolution", cfg.model.n_clusters)
     pictures.write_captions(out / "images", found.names)
@@ -148,16 +153,7 @@ def write_one(
     shares = np.bincount(merged.ravel()) / merged.size
     n_labels = len(np.unique(of.labels))
     line = [found.paths[i], name, *merged.shape, n_labels, len(shares), f"{shares.max():.6f}"]
-    return line, row, _thin(of.labels, row[0].shape[:2])
-
-
-def _thin(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (h, w) at a smaller size, each pixel from the one its centre falls into."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(size, labels.shape, strict=True)
-    )
-    return labels[rows[:, None], columns]
+    return line, row, data.nearest(of.labels, row[0].shape[:2])
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from unsup_seg_torch import config
 
 # Of the regions that the hierarchy begins with: Felzenszwalb's on colours without texture.
 SMOOTHING, SCALE, MIN_PIXELS = 0.03, 60.0, 20
-PROBABILITIES_WEIGHT, LABEL_CONTRAST_WEIGHT = 0.3, 0.03
+PROBABILITIES_WEIGHT, LABEL_CONTRAST_WEIGHT = 0.2, 0.1
 CONTRAST_WEIGHT, SIZE_POWER = 3.0, 0.1
 # At these heights a hierarchy is cut for the benchmark.
-HEIGHTS = tuple(float(f"{height:.3g}") for height in np.geomspace(0.004, 0.6, 24))
+HEIGHTS = tuple(float(f"{height:.3g}") for height in np.geomspace(0.005, 1.5, 24))
 BASELINE_SCALES = (200.0, 500.0, 1200.0)  # Felzenszwalb's; larger ones join more
 
 
@@ -43,7 +43,7 @@ def hierarchy(probabilities: np.ndarray, image: np.ndarray, cfg: config.Model) -
     else:
         finest = components(felzenszwalb(colours, SCALE), 4)
     features = np.concatenate(
-        [colours, np.sqrt(PROBABILITIES_WEIGHT) * probabilities.transpose(1, 2, 0)], axis=2
+        [colours, PROBABILITIES_WEIGHT * probabilities.transpose(1, 2, 0)], axis=2
     )
     contrast = steps(colours) + LABEL_CONTRAST_WEIGHT * steps(probabilities.transpose(1, 2, 0))
     return merge(finest, features, contrast, contrast_weight=CONTRAST_WEIGHT, size_power=SIZE_POWER)

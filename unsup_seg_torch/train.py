@@ -48,8 +48,9 @@ def main() -> None:
         found = data.Pictures(cfg.dataset)
         if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
             raise UserError("the pictures are not what they were when the run began: start anew")
-        run.note(dataset_checksum=found.checksum, device=str(device()), pictures=len(found))
-        state = begin(cfg)
+        where = device()
+        run.note(dataset_checksum=found.checksum, device=str(where), pictures=len(found))
+        state = begin(cfg, where)
         state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
         state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
         if state.step == 0:
@@ -72,11 +73,10 @@ def device() -> torch.device:
     return torch.device("cpu")
 
 
-def begin(cfg: config.Config, where: torch.device | None = None) -> State:
+def begin(cfg: config.Config, where: torch.device) -> State:
     """The state before the first step."""
     memory.keep_freed()
     torch.manual_seed(cfg.training.seed)
-    where = where or device()
     # maps of few channels are faster side by side
     layout = torch.channels_last if cfg.model.width < 32 else torch.contiguous_format
     net = wnet.build(cfg.model).to(where, memory_format=layout)
