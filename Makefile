@@ -39,6 +39,7 @@ One command a paper: sets up (once), trains, predicts, scores, writes the report
   make dti CUDA=0 CONFIG=mnist.yml TAG=try1 SET="--training.lr 3e-4"
   make dfc IMAGES=photo.jpg
   make deepcluster IMAGES=photos K=10
+  make unsup_seg IMAGES=photos CONFIG=cpu.yml
 endef
 export HELP
 

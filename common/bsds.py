@@ -1,11 +1,148 @@
-"""Segmentations of a picture against those of several people."""
+"""Segmentations of pictures against those of several people.
+
+python -m common.bsds --pred DIR --gt DIR --json OUT
+
+pred: for each picture NAME.mat with a cell `segs` or a contour map `ucm2`, NAME.npy with labels
+(scales, h, w), or NAME.png with one label a pixel; gt: NAME.mat as BSDS has them. --humans takes
+the place of --pred: every annotator against the others. The line on stdout is OUT.
+"""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from common import boundaries, partitions
+
+
+def region_scores(segmentation: ArrayLike, ground_truths: Sequence[ArrayLike]) -> dict[str, float]:
+    """One picture: {"covering", "pri", "vi"} of (h, w) integers against one (h, w) an annotator.
+
+    covering: how well the human segments are overlapped, weighted by area; pri: share of the pairs
+    of pixels on which both agree; vi: bits in which they differ, 0 for the same. The mean over the
+    annotators. Arbelaez et al. 2011, section 3.1. Raises ValueError for arrays that do not fit.
+    """
+    found = evidence([segmentation], ground_truths, with_boundaries=False).regions
+    covering = found.covered[0] / found.area
+    return {"covering": float(covering), "pri": float(found.pri[0]), "vi": float(found.vi[0])}
+
+
+def benchmark(
+    predictions: Iterable[Sequence[ArrayLike]],
+    ground_truths: Iterable[Sequence[ArrayLike]],
+    with_boundaries: bool = True,
+) -> dict[str, float]:
+    """What `summary` says of pictures x scales against pictures x annotators, (h, w) integers each.
+
+    The scales of all pictures are the same, in one order, fine to coarse or coarse to fine.
+    with_boundaries: also precision, recall and F of the boundaries, which take most of the time.
+    """
+    images = zip(predictions, ground_truths, strict=True)
+    return summary([evidence(scales, truths, with_boundaries) for scales, truths in images])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one picture brings to the scores; boundaries: (scales, 4), see `boundaries.counts`."""
+
+    regions: partitions.RegionScores
+    boundaries: np.ndarray | None
+
+
+def evidence(
+    scales: Sequence[ArrayLike],
+    truths: Sequence[ArrayLike],
+    with_boundaries: bool = True,
+    edges: Sequence[np.ndarray] | None = None,
+    true_edges: Sequence[np.ndarray] | None = None,
+) -> Evidence:
+    """One picture: its scales against its annotators, (h, w) integers each; ValueError.
+
+    edges, true_edges: thin boundaries of the two, bool (h, w) each, where they are known already.
+    """
+    scales = [_map(labels, "a prediction") for labels in scales]
+    truths = [_map(truth, "a ground truth") for truth in truths]
+    for name, maps in (("prediction", scales), ("ground truth", truths)):
+        if not maps:
+            raise ValueError(f"an image has no {name}: one or more was expected")
+    for labels in (*scales, *truths):
+        if labels.shape != truths[0].shape:
+            raise ValueError(f"a map is {labels.shape}, the first ground truth {truths[0].shape}")
+    regions = partitions.region_scores(scales, truths)
+    if not with_boundaries:
+        return Evidence(regions, None)
+    if edges is None:
+        edges = [boundaries.of_labels(labels) for labels in scales]
+    if true_edges is None:
+        true_edges = [boundaries.of_labels(truth) for truth in truths]
+    counts: list[tuple[int, int, int, int]] = []
+    for i, edge in enumerate(edges):
+        same = i and np.array_equal(edge, edges[i - 1])  # as fine thresholds of a contour map are
+        counts.append(counts[-1] if same else boundaries.counts(edge, true_edges))
+    return Evidence(regions, np.array(counts))
+
+
+def summary(images: Sequence[Evidence]) -> dict[str, float]:
+    """The scores of a data set, as the official tool collects them.
+
+    _ods: the scale that is best for all pictures; _ois: each picture's best. covering is pooled
+    over pictures and annotators, covering_best takes the best scale of each human segment; pri and
+    vi (in bits, less is better) are means over pictures; f, precision and recall are of pooled
+    boundary pixels, those at ODS between two scales where that is better. Raises ValueError where
+    pictures differ in their number of scales.
+    """
+    if not len(images):
+        raise ValueError("there is no image to score")
+    lengths = {len(image.regions.covered) for image in images}
+    if len(lengths) > 1:
+        raise ValueError(f"images have {sorted(lengths)} scales: one number was expected")
+    regions = [image.regions for image in images]
+    covered = np.array([one.covered for one in regions])  # (images, scales)
+    pri, vi = np.array([one.pri for one in regions]), np.array([one.vi for one in regions])
+    area = sum(one.area for one in regions)
+    scores = {
+        "covering_ods": covered.sum(axis=0).max() / area,
+        "covering_ois": covered.max(axis=1).sum() / area,
+        "covering_best": sum(one.best for one in regions) / area,
+        "pri_ods": pri.mean(axis=0).max(),
+        "pri_ois": pri.max(axis=1).mean(),
+        "vi_ods": vi.mean(axis=0).min(),
+        "vi_ois": vi.min(axis=1).mean(),
+    }
+    if images[0].boundaries is not None:
+        counts = np.array([image.boundaries for image in images])  # (images, scales, 4)
+        best = _f_measure(*_recall_precision(counts)).argmax(axis=1)
+        scores |= _between(*_recall_precision(counts.sum(axis=0)))
+        recall, precision = _recall_precision(counts[np.arange(len(images)), best].sum(axis=0))
+        scores["f_ois"] = _f_measure(recall, precision)
+        scores |= {"precision_ois": precision, "recall_ois": recall}
+    return {name: float(score) for name, score in scores.items()}
+
+
+def _recall_precision(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    found, true, right, predicted = np.moveaxis(counts, -1, 0)
+    return found / np.maximum(true, 1), right / np.maximum(predicted, 1)
+
+
+def _f_measure(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    total = recall + precision
+    return 2 * recall * precision / np.where(total == 0, 1, total)
+
+
+def _between(recall: np.ndarray, precision: np.ndarray) -> dict[str, float]:
+    """The best F of all scales, and of 100 points on the line between each and the next."""
+    share = np.linspace(0, 1, 100)
+    if len(recall) > 1:
+        recall, precision = (
+            (one[:-1, None] * (1 - share) + one[1:, None] * share).ravel()
+            for one in (recall, precision)
+        )
+    f = _f_measure(recall, precision)
+    best = f.argmax()
+    return {"f_ods": f[best], "precision_ods": precision[best], "recall_ods": recall[best]}
 
 
 def best_overlap_miou(
@@ -96,3 +233,9 @@ def _map(values: ArrayLike, name: str) -> np.ndarray:
     if values.ndim != 2 or not values.size or values.dtype.kind not in "iub":
         raise ValueError(f"{name} is {values.shape} of {values.dtype}: expected (h, w) of integers")
     return values
+
+
+if __name__ == "__main__":
+    from common import cli, folder_scores
+
+    cli.main(folder_scores.main)

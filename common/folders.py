@@ -72,13 +72,13 @@ def find(folders: list[Path]) -> tuple[list[File], list[tuple[str, str]]]:
     """
     listed, skipped = [], []
     for folder in folders:
-        files, unreadable = _list_images(folder)
+        files, unreadable = list_images(folder)
         listed += [(file, file.relative_to(folder).parts) for file in files]
         skipped += unreadable
     return listed, skipped
 
 
-def _list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     """All images below a folder by name, and (path, reason) of what cannot be looked into."""
     if os.path.isfile(folder) and folder.suffix.lower() in EXTENSIONS:
         return [folder], []

@@ -1,0 +1,129 @@
+"""W-Net: our soft normalised cut and our step against the plain ones, in turn.
+
+The cut at 20 labels and 224x224, forward and backward, in seconds and in memory at its peak; one
+step of the alternation at width 64, against the same network with dense 3x3 convolutions.
+"""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from common import memory
+from tests.unsup_seg_torch.dense import plain_soft_ncut
+from unsup_seg_torch import loss, wnet
+
+K, SIZE, N_STEPS, N_NET_STEPS = 20, 224, 7, 3
+
+# A process of its own, since the peak of one never falls again.
+PEAK = """
+import resource, sys
+import torch
+from benchmarks import unsup_seg
+
+probabilities, images = unsup_seg.inputs()
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+small = tuple(each[..., :16, :16].contiguous() for each in (probabilities.detach(), images))
+unsup_seg.cut(unsup_seg.CUTS[sys.argv[1]], small[0].requires_grad_(), small[1])
+before = peak()
+unsup_seg.cut(unsup_seg.CUTS[sys.argv[1]], probabilities, images)
+print(peak() - before)
+"""
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    images = torch.rand(1, 3, SIZE, SIZE) * 0.1 + 0.4
+    return torch.randn(1, K, SIZE, SIZE).softmax(1).requires_grad_(), images
+
+
+def cut(function: Callable, probabilities: Tensor, images: Tensor) -> None:
+    probabilities.grad = None
+    function(probabilities, images).sum().backward()
+
+
+CUTS = {"ours": loss.soft_ncut, "plain": plain_soft_ncut}
+
+
+def main() -> None:
+    memory.keep_freed()
+    print(f"soft normalised cut: K {K}, {SIZE}x{SIZE}, r 5, {torch.get_num_threads()} threads")
+    probabilities, images = inputs()
+    found = seconds(
+        {
+            name: lambda function=function: cut(function, probabilities, images)
+            for name, function in CUTS.items()
+        },
+        N_STEPS,
+    )
+    say(found["ours"], found["plain"])
+    peaks = {name: peak(name) for name in CUTS}
+    print(
+        f"peak   ours {peaks['ours']:6.1f} MB  plain {peaks['plain']:6.1f} MB  "
+        f"share {peaks['ours'] / peaks['plain']:.1%}",
+        flush=True,
+    )
+    print(f"W-Net, a step of the alternation: width 64, {SIZE}x{SIZE}, batch 1")
+    nets = {"ours": wnet.WNet(K, 64), "plain": densely(wnet.WNet(K, 64))}
+    found = seconds(
+        {name: lambda net=net: step(net, images) for name, net in nets.items()}, N_NET_STEPS
+    )
+    say(found["ours"], found["plain"])
+
+
+def densely(net: wnet.WNet) -> wnet.WNet:
+    """The same net with one dense 3x3 convolution in the place of each separable one."""
+    for module in net.modules():
+        for name, child in module.named_children():
+            if isinstance(child, wnet.Separable):
+                inputs, outputs = child.depthwise.in_channels, child.pointwise.out_channels
+                setattr(module, name, nn.Conv2d(inputs, outputs, 3, padding=1))
+    return net
+
+
+def step(net: wnet.WNet, images: Tensor) -> None:
+    """Both gradients, without the two updates, which are the same for both nets."""
+    loss.soft_ncut(net.encode(images), images).mean().backward()
+    loss.reconstruction(net(images)[1], images).backward()
+    net.zero_grad()
+
+
+def seconds(calls: dict[str, Callable[[], None]], n: int) -> dict[str, list[float]]:
+    """Of every call in turn n times, after one of each that warms up."""
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(1 + n):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            found[name].append(time.perf_counter() - start)
+    return {name: each[1:] for name, each in found.items()}
+
+
+def say(ours: list[float], plain: list[float]) -> None:
+    mine, theirs = (1000 * statistics.median(each) for each in (ours, plain))
+    print(
+        f"step   ours {mine:6.0f} ms  plain {theirs:6.0f} ms  ratio {theirs / mine:4.1f}",
+        flush=True,
+    )
+
+
+def peak(name: str) -> float:
+    """Megabytes that the process grows by."""
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, name],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Segmentation without labels: W-Net (Xia and Kulis 2017)."""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unsup_seg_torch.estimator import WNetSegmenter
+    from unsup_seg_torch.loss import SoftNCutLoss
+    from unsup_seg_torch.wnet import WNet
+
+__all__ = ["SoftNCutLoss", "WNet", "WNetSegmenter"]
+
+_MODULES = {"SoftNCutLoss": "loss", "WNet": "wnet", "WNetSegmenter": "estimator"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # loads PyTorch, which evaluate.py does without
+    return getattr(importlib.import_module(f"unsup_seg_torch.{_MODULES[name]}"), name)

@@ -1,0 +1,160 @@
+"""Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]"""
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import csv
+import dataclasses
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from common import UserError, cli, images
+from common.hierarchy import Hierarchy
+from common.run import Run
+from unsup_seg_torch import checkpoint, config, crf, data, pictures, regions, train, wnet
+
+log = logging.getLogger("unsup_seg_torch.pred")
+
+COLUMNS = ["path", "name", "height", "width", "n_labels", "n_regions", "largest_share"]
+MAX_SHOWN = 12  # rows of the overview
+
+
+def main() -> None:
+    cfg, run, args = cli.open_run(
+        config.Config,
+        __file__,
+        "Segment the pictures of a run, or new ones: labels, regions, their hierarchy.",
+        input={"metavar": "FILE_OR_FOLDER", "help": "new pictures; default: those of the training"},
+        out={
+            "metavar": "DIR",
+            "help": "where to write; default RUN, with --input RUN/predictions_NAME",
+        },
+        frames={
+            "type": int,
+            "default": 0,
+            "metavar": "N",
+            "help": "the labels of so many pictures as an animation: frames of a video",
+        },
+    )
+    net = load(cfg, run)
+    if args.input is None:
+        split, out = cfg.dataset.test_split, Path(args.out or run.path)
+        found = data.Pictures(cfg.dataset, split or cfg.dataset.split)
+        if not split and found.checksum != run.meta.get("dataset_checksum"):
+            raise UserError("the pictures are not what they were in training: give them as --input")
+    else:
+        source = Path(args.input)
+        new = dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
+        found = data.Pictures(new)
+        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+    try:
+        write(cfg, run, net, found, out, args.frames)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
+    log.info("pictures: %d, %s", len(found), out / "predictions.csv")
+
+
+def load(cfg: config.Config, run: Run) -> wnet.WNet:
+    """The net of the run's latest checkpoint, to evaluate; raises UserError without one."""
+    latest = run.latest_checkpoint()
+    if latest is None:
+        raise UserError(
+            f"{run.path} has no checkpoint yet: train.py --resume {run.path} goes on with it"
+        )
+    net = wnet.build(cfg.model).to(train.device())
+    checkpoint.load(net, latest.path / "model.safetensors")
+    return net.eval()
+
+
+class Segmentation(NamedTuple):
+    """What is found in an image uint8 (h, w, 3): most probable labels (h, w), regions, decoded."""
+
+    image: np.ndarray
+    labels: np.ndarray
+    hierarchy: Hierarchy
+    decoded: np.ndarray
+
+
+@torch.no_grad()
+def segment(net: wnet.WNet, image: np.ndarray, cfg: config.Config) -> Segmentation:
+    """Labels are found in the picture at dataset.max_side and refined at its own size."""
+    small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
+    probabilities, decoded = net(small.to(next(net.parameters()).device))
+    decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
+    maps = regions.enlarge(probabilities[0].cpu().numpy(), image.shape[:2])
+    if cfg.model.crf_iterations:
+        maps = crf.refine(maps, image, cfg.model.crf_iterations)
+    found = regions.hierarchy(maps, image, cfg.model)
+    return Segmentation(image, maps.argmax(0), found, decoded)
+
+
+def write(
+    cfg: config.Config, run: Run, net: wnet.WNet, found: data.Pictures, out: Path, n_frames: int
+) -> None:
+    """predictions.csv; every picture's labels, regions and scales; what there is to look at."""
+    for name in ("labels", "regions", "scales", "baseline"):
+        (out / name).mkdir(parents=True, exist_ok=True)
+
+    def one(i: int) -> tuple[list, list[np.ndarray], np.ndarray | None]:
+        is_shown = i < max(MAX_SHOWN, n_frames)
+        line, row, labels = write_one(cfg, segment(net, found.full(i), cfg), found, i, out)
+        return (line, row, labels) if is_shown else (line, [], None)
+
+    pool = ThreadPoolExecutor(2)  # what takes long lets go of the interpreter
+    try:
+        done = pool.map(one, range(len(found)))
+        results = list(tqdm(done, "segmenting", len(found), unit="picture", disable=None))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    rows, shown, labels = zip(*results, strict=True)
+    images.save_png(out / "images/overview.png", pictures.sheet(list(shown[:MAX_SHOWN])))
+    if n_frames > 0:
+        colours = images.palette(cfg.model.n_clusters)
+        frames = zip(shown[:n_frames], labels[:n_frames], strict=True)
+        pictures.write_frames(
+            out / "images/frames.gif", [[row[0], colours[each]] for row, each in frames]
+        )
+    if out == run.path:
+        pictures.write_evolution(out / "images", run.path / "evolution", cfg.model.n_clusters)
+    pictures.write_captions(out / "images", found.names)
+    with open(out / "predictions.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([COLUMNS, *rows])
+
+
+def write_one(
+    cfg: config.Config, of: Segmentation, found: data.Pictures, i: int, out: Path
+) -> tuple[list, list[np.ndarray], np.ndarray]:
+    """The files of one picture -> its row, what the overview shows of it, its labels reduced."""
+    name, height = found.names[i], cfg.model.height
+    merged, scales = of.hierarchy.cut(height), of.hierarchy.cuts(regions.HEIGHTS)
+    baseline = regions.baseline(of.image)
+    pictures.write_labels(out / "labels" / f"{name}.png", of.labels)
+    pictures.write_labels(out / "regions" / f"{name}.png", merged)
+    np.save(out / "scales" / f"{name}.npy", scales.astype(np.uint16))
+    np.save(out / "baseline" / f"{name}.npy", baseline)
+    row = pictures.write(
+        out / "images" / (name if len(found) > 1 else ""),
+        of.image,
+        of.labels,
+        merged,
+        of.decoded,
+        of.hierarchy.ucm(),
+        baseline[len(baseline) // 2],
+        cfg.model.n_clusters,
+    )
+    shares = np.bincount(merged.ravel()) / merged.size
+    n_labels = len(np.unique(of.labels))
+    line = [found.paths[i], name, *merged.shape, n_labels, len(shares), f"{shares.max():.6f}"]
+    return line, row, data.nearest(of.labels, row[0].shape[:2])
+
+
+if __name__ == "__main__":
+    cli.main(main)
