@@ -119,14 +119,19 @@ def _rgb(picture: np.ndarray) -> np.ndarray:
 
 
 def sheet(rows: list[list[np.ndarray]], gap: int = 4) -> np.ndarray:
-    """Pictures of any sizes, rows of lists, each cell as large as the largest: on white."""
-    h = max(each.shape[0] for row in rows for each in row)
-    w = max(each.shape[1] for row in rows for each in row)
-    cells = np.full((len(rows), max(map(len, rows)), h, w, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        for j, each in enumerate(row):
-            cells[i, j, : each.shape[0], : each.shape[1]] = _rgb(each)
-    return images.grid(cells.reshape(-1, h, w, 3), cells.shape[1], pad=gap)
+    """Pictures of any sizes on white: as many in each row, columns as wide as their widest."""
+    widths = [max(each.shape[1] for each in column) for column in zip(*rows, strict=True)]
+    heights = [max(each.shape[0] for each in row) for row in rows]
+    size = sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (len(widths) - 1)
+    canvas = np.full((*size, 3), 255, np.uint8)
+    y = 0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0
+        for each, width in zip(row, widths, strict=True):
+            canvas[y : y + each.shape[0], x : x + each.shape[1]] = _rgb(each)
+            x += width + gap
+        y += height + gap
+    return canvas
 
 
 def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -89,6 +89,7 @@ def segment(net: wnet.WNet, image: np.ndarray, cfg: config.Config) -> Segmentati
     small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
     probabilities, decoded = net(small.to(next(net.parameters()).device))
     decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
+    decoded = images.resize(decoded, image.shape[:2])
     maps = regions.enlarge(probabilities[0].cpu().numpy(), image.shape[:2])
     if cfg.model.crf_iterations:
         maps = crf.refine(maps, image, cfg.model.crf_iterations)

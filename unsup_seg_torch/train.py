@@ -43,7 +43,7 @@ class State:
 
 def main() -> None:
     sys.argv[1:] = flags.translate(sys.argv[1:])
-    cfg, run = cli.start(config.Config, __file__, default="photographs.yml")
+    cfg, run = cli.start(config.Config, __file__, default="embedded.yml")
     with run:
         found = data.Pictures(cfg.dataset)
         if run.meta.get("dataset_checksum", found.checksum) != found.checksum:

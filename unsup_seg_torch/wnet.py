@@ -84,7 +84,8 @@ class WNet(nn.Module):
 
     def decode(self, probabilities: Tensor) -> Tensor:
         """(b, k, h, w) -> (b, 3, h, w), in [0, 1] as far as it has been learned"""
-        return self._at_any_size(self.decoder, probabilities)
+        # centred as the input is: the first outputs, near 0, are gray and not black
+        return self._at_any_size(lambda padded: (self.decoder(padded) + 1) / 2, probabilities)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         probabilities = self.encode(images)

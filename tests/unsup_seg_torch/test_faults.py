@@ -57,7 +57,7 @@ def test_a_wrong_config_is_refused_with_the_key(checkout, monkeypatch, tmp_path,
     (tmp_path / "mine.yml").write_text(text)
     monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
     with pytest.raises(UserError) as error:
-        cli.start(Config, str(checkout.paper / "train.py"), default="photographs.yml")
+        cli.start(Config, str(checkout.paper / "train.py"), default="embedded.yml")
     assert reason in str(error.value)
 
 
