@@ -100,8 +100,8 @@ def _mat(path: Path) -> np.ndarray | list[np.ndarray]:
 
 
 def _npy(path: Path) -> np.ndarray:
-    with open(path, "rb") as file:  # a whole read, so that a cut file is met here
-        maps = np.lib.format.read_array(file, allow_pickle=False)
+    # mapped first: a file that is shorter than its header says, or that holds objects, is met here
+    maps = np.array(np.lib.format.open_memmap(path, mode="r"))
     formats.expect(maps.ndim in (2, 3), f"an array {maps.shape}, expected (scales, h, w)")
     return maps
 

@@ -36,7 +36,7 @@ def main() -> None:
     scores = evaluate(predictions)
     baseline = run.path / "baseline.npz"
     if "labels" in predictions and baseline.exists():
-        clusters = np.load(baseline)["clusters"]
+        clusters = np.load(baseline, allow_pickle=False)["clusters"]
         scores["baseline"] = {"name": "k-means on pixels"} | agreement(
             predictions["labels"], clusters
         )

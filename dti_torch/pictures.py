@@ -67,7 +67,8 @@ def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:
         deviations = net.variances(net.sigmas).sqrt()
         spread = to_pixels(deviations / deviations.max())
         pictures.save_png(folder / "deviations.png", pictures.grid(spread, columns, scale=scale))
-    frames = [np.load(path) for path in sorted((run.path / "evolution").glob("*.npz"))]
+    paths = sorted((run.path / "evolution").glob("*.npz"))
+    frames = [np.load(path, allow_pickle=False) for path in paths]
     if frames:  # a run that was stopped in its first epoch has none
         grids = [pictures.grid(frame["prototypes"], columns, scale=scale) for frame in frames]
         pictures.save_gif(folder / "prototypes.gif", grids)

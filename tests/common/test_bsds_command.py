@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 
 from common import bsds, download, hierarchy
 from tests.common.test_bsds_benchmark import halves
+from tests.entry_scripts import Harm
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (20, 30)
@@ -123,22 +123,17 @@ def test_humans_are_scored_against_the_others(gt, tmp_path):
     assert {key: scores[key] for key in expected} == pytest.approx(expected)
 
 
-class Trap:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 def break_it(kind, gt, pred, tmp_path):
     target = pred / "b.npy"
     if kind == "cut":
         target.write_bytes(target.read_bytes()[:300])
     elif kind == "pickle":
-        np.save(target, np.array([Trap(tmp_path / "trapped")], object), allow_pickle=True)
+        np.save(target, np.array([Harm(tmp_path / "harm")], object))
+    elif kind == "claims":  # a header of 8 TB before 16 bytes
+        with open(target, "wb") as file:
+            shape = {"descr": "<i8", "fortran_order": False, "shape": (10**6, 10**6)}
+            np.lib.format.write_array_header_1_0(file, shape)
+            file.write(bytes(16))
     elif kind == "shape":
         np.save(target, np.zeros((3, 4, 5), int))
     elif kind == "fractions":
@@ -172,6 +167,7 @@ def break_it(kind, gt, pred, tmp_path):
     [
         ("cut", "b.npy is damaged or something else"),
         ("pickle", "b.npy is damaged or something else"),
+        ("claims", "b.npy is damaged or something else"),
         ("shape", r"labels \(4, 5\), ground truth \(20, 30\)"),
         ("fractions", "expected labels or a contour map"),
         ("range", "a contour map outside 0 to 1"),
@@ -194,7 +190,7 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
     out = tmp_path / "scores.json"
     line = refused(monkeypatch, capsys, "--pred", pred, "--gt", gt, "--json", out)
     assert reason.replace("\\", "") in line
-    assert not out.exists() and not (tmp_path / "trapped").exists()
+    assert not out.exists() and not (tmp_path / "harm").exists()
 
 
 def refused(monkeypatch, capsys, *argv):
