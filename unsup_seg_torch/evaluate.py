@@ -1,4 +1,4 @@
-"""Scores the segments of a run: python unsup_seg_torch/evaluate.py RUN [--boundaries]"""
+"""Scores a run: python unsup_seg_torch/evaluate.py RUN [--boundaries]"""
 
 import sys
 from pathlib import Path
@@ -6,13 +6,16 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import argparse
 import csv
+import json
 import logging
 
 import numpy as np
 
-from common import UserError, bsds, cli, segmentations
-from unsup_seg_torch.config import Config
+from common import UserError, bsds, cli, metrics, segmentations
+from common.run import Run
+from unsup_seg_torch import config
 
 log = logging.getLogger("unsup_seg_torch.evaluate")
 
@@ -24,16 +27,31 @@ PROTOCOL = (
 )
 
 
+PROTOCOL_OF_CLASSES = (
+    "Confusion matrices summed over all pictures of {split} at their own size; pixels without a "
+    "label are left out. miou: mean over the classes of intersection over union; mean_accuracy: of "
+    "the share of a class that is found; weighted_iou: iou by how many pixels a class has."
+)
+
+
 def main() -> None:
     cfg, run, args = cli.open_run(
-        Config,
+        config.CONFIGS,
         __file__,
-        "Score the segments of a run.",
+        "Score a run.",
         boundaries={
             "action": "store_true",
-            "help": "also precision, recall and F of boundaries, which take minutes",
+            "help": "W-Net: also precision, recall and F of boundaries, which take minutes",
         },
     )
+    score = {"wnet": of_regions, "segmenter": of_classes, "dino": of_features}[cfg.model.name]
+    scores = score(cfg, run, args)
+    run.write_json("scores.json", scores)
+    log.info(", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float)))
+
+
+def of_regions(cfg: config.Config, run: Run, args: argparse.Namespace) -> dict:
+    """W-Net: how many labels and regions, and how they agree with people's."""
     rows = read_predictions(run.path / "predictions.csv")
     scores: dict = {"n": len(rows)}
     for name in ("n_labels", "n_regions"):
@@ -46,16 +64,64 @@ def main() -> None:
         scores |= against_people(run.path / "scales", names, truth, boundaries)
         baseline = against_people(run.path / "baseline", names, truth, boundaries)
         scores["baseline"] = {"name": "Felzenszwalb, three scales"} | baseline
-    run.write_json("scores.json", scores | {"protocol": PROTOCOL})
-    log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))
+    return scores | {"protocol": PROTOCOL}
 
 
-def read_predictions(path: Path) -> list[dict[str, str]]:
+def of_classes(cfg: config.SegmenterConfig, run: Run, args: argparse.Namespace) -> dict:
+    """Segmenter: what the confusion matrices say, of the network and of the baseline."""
+    path = run.path / "confusion.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            network, prior = (file[name] for name in ("network", "prior"))
+    except (OSError, ValueError, KeyError):
+        raise UserError(
+            f"{run.path} has no readable {path.name}: run pred.py on it first"
+        ) from None
+    classes = run.meta["classes"]
+    if not network.shape == prior.shape == (len(classes), len(classes)):
+        raise UserError(f"{path} is of {len(network)} classes, the run has {len(classes)}")
+
+    def named(counts: np.ndarray) -> dict:
+        scores = metrics.confusion_scores(counts)
+        each = dict(zip(classes, scores.pop("per_class"), strict=True))
+        return scores | {"iou": {name: iou for name, iou in each.items() if np.isfinite(iou)}}
+
+    split = cfg.dataset.test_split or cfg.dataset.split or "the data set"
+    return {
+        "n": len(read_predictions(run.path / "predictions.csv", ("n_classes",))),
+        **named(network),
+        "baseline": {"name": "most frequent class at each place"} | named(prior),
+        "protocol": PROTOCOL_OF_CLASSES.format(split=split),
+    }
+
+
+def of_features(cfg: config.DINOConfig, run: Run, args: argparse.Namespace) -> dict:
+    """DINO: what pred.py has found the features worth, where the images have labels."""
+    scores: dict = {"n": len(read_predictions(run.path / "predictions.csv", ("nearest",)))}
+    path = run.path / "probes.json"
+    if not path.exists():
+        return scores | {"protocol": "no labels: there is nothing to score the features with"}
+    try:
+        found = json.loads(path.read_text())
+        return {
+            **scores,
+            **found["scores"],
+            "untrained": found["untrained"],
+            "baseline": {"name": "raw pixels"} | found["pixels"],
+            "protocol": found["protocol"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is broken: run pred.py again") from None
+
+
+def read_predictions(
+    path: Path, needed: tuple[str, ...] = ("n_labels", "n_regions")
+) -> list[dict[str, str]]:
     """The rows of predictions.csv; raises UserError without a readable one."""
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        if not rows or not all(row["n_labels"] and row["n_regions"] for row in rows):
+        if not rows or not all(row[name] for row in rows for name in needed):
             raise ValueError
         return rows
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,7 @@
-"""Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]"""
+"""Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]
+
+Of a transformer's run also: pred.py RUN --input movie.mp4 --attention, or --segments 6
+"""
 
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ if __package__ in (None, ""):
 
 import csv
 import dataclasses
+import importlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -29,10 +33,14 @@ MAX_SHOWN = 12  # rows of the overview
 
 def main() -> None:
     cfg, run, args = cli.open_run(
-        config.Config,
+        config.CONFIGS,
         __file__,
-        "Segment the pictures of a run, or new ones: labels, regions, their hierarchy.",
-        input={"metavar": "FILE_OR_FOLDER", "help": "new pictures; default: those of the training"},
+        "Segment the pictures of a run, or new ones: labels, regions, their hierarchy; see where a "
+        "transformer looks.",
+        input={
+            "metavar": "FILE_OR_FOLDER",
+            "help": "new pictures, or a video; default: those of the training",
+        },
         out={
             "metavar": "DIR",
             "help": "where to write; default RUN, with --input RUN/predictions_NAME",
@@ -41,9 +49,42 @@ def main() -> None:
             "type": int,
             "default": 0,
             "metavar": "N",
-            "help": "the labels of so many pictures as an animation: frames of a video",
+            "help": "W-Net: the labels of so many pictures as an animation: frames of a video",
+        },
+        attention={
+            "action": "store_true",
+            "help": "with --input, of a transformer: where each head's class token looks",
+        },
+        segments={
+            "type": int,
+            "metavar": "K",
+            "help": "with --input, of a transformer: the object, and 2 to K segments of features",
+        },
+        size={
+            "type": int,
+            "default": 480,
+            "metavar": "PIXELS",
+            "help": "longest side at which attention is computed",
+        },
+        mass={
+            "type": float,
+            "default": 0.6,
+            "metavar": "SHARE",
+            "help": "of the attention, that the patches of a mask hold",
+        },
+        max_frames={
+            "type": int,
+            "default": 1000,
+            "metavar": "N",
+            "help": "frames of a video, or pictures of a folder, that are read",
         },
     )
+    if cfg.model.name != "wnet":
+        module = importlib.import_module(f"unsup_seg_torch.{cfg.model.name}.pred")
+        module.run_prediction(cfg, run, args, train.device())
+        return
+    if args.attention or args.segments:
+        raise UserError(f"{run.path} is of a W-Net, which has no attention and no tokens")
     net = load(cfg, run)
     if args.input is None:
         split, out = cfg.dataset.test_split, Path(args.out or run.path)
