@@ -205,3 +205,5 @@ _SETS = {
         255,
     ),
 }
+
+NAMES = tuple(_SETS)

@@ -4,16 +4,28 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unsup_seg_torch.dino.estimator import DINOFeatures
     from unsup_seg_torch.dino.model import DINO
     from unsup_seg_torch.estimator import WNetSegmenter
     from unsup_seg_torch.loss import SoftNCutLoss
+    from unsup_seg_torch.segmenter.estimator import PixelClassifier
     from unsup_seg_torch.segmenter.model import Segmenter
     from unsup_seg_torch.wnet import WNet
 
-__all__ = ["DINO", "Segmenter", "SoftNCutLoss", "WNet", "WNetSegmenter"]
+__all__ = [
+    "DINO",
+    "DINOFeatures",
+    "PixelClassifier",
+    "Segmenter",
+    "SoftNCutLoss",
+    "WNet",
+    "WNetSegmenter",
+]
 
 _MODULES = {
     "DINO": "dino.model",
+    "DINOFeatures": "dino.estimator",
+    "PixelClassifier": "segmenter.estimator",
     "Segmenter": "segmenter.model",
     "SoftNCutLoss": "loss",
     "WNet": "wnet",

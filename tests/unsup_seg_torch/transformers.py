@@ -2,6 +2,9 @@
 
 import numpy as np
 from PIL import Image
+from safetensors.torch import save_file
+
+from tests.entry_scripts import Checkout
 
 SEGMENTER = """
 dataset: {{name: folder, path: "{}", split: train, test_split: val, crop: [24, 32]}}
@@ -53,3 +56,48 @@ def write_photos(folder, n=8, side=20):
             pixels = np.clip(pixels, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:02d}.png")
     return folder
+
+
+# A strike of 3:SIGTERM sends that signal to the script after its third update; save:SIGKILL when it
+# first writes weights.
+PRELUDE = """
+import os, signal
+import jsonargparse, matplotlib.pyplot, PIL.Image, safetensors.torch, scipy.ndimage
+import scipy.sparse.csgraph, sklearn.cluster, sklearn.datasets, tensorboardX, timm, torch
+import tqdm.contrib.logging, yaml
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+torch.optim.AdamW([torch.zeros(1)])  # loads hundreds of modules
+
+def strike(place, name):
+    def hit(*_):
+        hit.n += 1
+        if place == "save" or hit.n == int(place):
+            os.kill(os.getpid(), getattr(signal, name))
+    hit.n = 0
+    if place == "save":
+        safetensors.torch.save_file = hit
+    else:
+        register_optimizer_step_post_hook(hit)
+"""
+
+
+def checkout(folder, config):
+    return Checkout(folder, "unsup_seg_torch", config, PRELUDE)
+
+
+def whole(of):
+    """What train.py answers, and the finished run, predicted and scored."""
+    answer = of.train()
+    assert answer.code == 0, answer.err
+    of.score(answer.run)
+    return answer, answer.run
+
+
+def cache(folder, repository, net):
+    """Weights as the hub's own client keeps what it has fetched."""
+    place = folder / f"models--{repository.replace('/', '--')}"
+    (place / "snapshots/abc").mkdir(parents=True)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text("abc")
+    save_file(net.state_dict(), place / "snapshots/abc/model.safetensors")

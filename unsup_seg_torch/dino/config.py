@@ -16,7 +16,7 @@ class Dataset:
     test_split: str = ""
     root: str | None = None  # where data lies; default: DATA_ROOT, else data/
     size: int | None = None  # pixels, square, of the images that crops are cut from
-    n_images: int | None = None  # the first of each class, spread over the set
+    n_images: int | None = None  # so many, spread evenly over the set
     max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
 
     def __post_init__(self) -> None:

@@ -88,9 +88,7 @@ class Scenes:
             return self._kept[i]
         image, labels = self.found.image(i), self.found.truths(i)[0]
         labels = np.where(labels == self.found.ignore, IGNORE, labels).astype(np.uint8)
-        size = short(image.shape[:2], self.cfg.short_side)
-        if size != image.shape[:2]:
-            image, labels = images.resize(image, size), data.nearest(labels, size)
+        image, labels = reduce(image, labels, self.cfg.short_side)
         if self._bytes + image.nbytes + labels.nbytes <= CACHE:
             self._kept[i] = image, labels
             self._bytes += image.nbytes + labels.nbytes
@@ -112,6 +110,16 @@ def short(size: tuple[int, int], side: int | None) -> tuple[int, int]:
         return size
     h, w = size
     return (side, max(round(w * side / h), 1)) if h <= w else (max(round(h * side / w), 1), side)
+
+
+def reduce(
+    image: np.ndarray, labels: np.ndarray, side: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both with a shorter side as said; labels are those of the nearest pixels."""
+    size = short(image.shape[:2], side)
+    if size == image.shape[:2]:
+        return image, labels
+    return images.resize(image, size), data.nearest(labels, size)
 
 
 def n_batches(cfg: config.Config, n: int) -> int:
