@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import metrics
-from unsup_seg_torch import encoders
+from unsup_seg_torch import encoders, precision
 from unsup_seg_torch.dino import config as dino_config
 from unsup_seg_torch.dino import train as dino
 from unsup_seg_torch.segmenter import config as segmenter_config
@@ -47,7 +47,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 def main() -> None:
     torch.manual_seed(0)
-    bf16 = segmenter.precision.has_bfloat16(CPU)
+    bf16 = precision.has_bfloat16(CPU)
     print(f"{torch.get_num_threads()} threads, {'bfloat16' if bf16 else 'no bfloat16: float32'}")
     print("Segmenter: width 192, depth 6, patch 12, 180x240, batch 4, AdamW")
     say(seconds(segmenter_steps(), N_STEPS))

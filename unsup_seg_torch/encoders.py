@@ -6,11 +6,13 @@ reported, and what is of another depth, number of heads or normalisation is refu
 
 import contextlib
 import difflib
+import json
 import logging
 import pickle
 import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -82,14 +84,17 @@ class Encoder(nn.Module):
         return self.net.forward_features(self.pad(images))
 
     def describe(self) -> dict[str, str]:
-        """What weights alone do not say, for the header of a file of them."""
-        rows, columns = self.net.patch_embed.grid_size
-        return {
-            "n_heads": str(self.n_heads),
-            "grid": f"{rows}x{columns}",
-            "mean": " ".join(map(str, self.statistics[0])),
-            "std": " ".join(map(str, self.statistics[1])),
+        """What weights alone do not say, for the header of a file of them.
+
+        One entry, since safetensors writes several in an order that changes from run to run.
+        """
+        values = {
+            "n_heads": self.n_heads,
+            "grid": list(self.net.patch_embed.grid_size),
+            "mean": list(self.statistics[0]),
+            "std": list(self.statistics[1]),
         }
+        return {"encoder": json.dumps(values)}
 
 
 def build(
@@ -171,7 +176,7 @@ def load(encoder: Encoder, path: Path) -> None:
         found["pos_embed"] = resample_abs_pos_embed(
             found["pos_embed"],
             list(net.patch_embed.grid_size),
-            [int(side) for side in grid.split("x")],
+            grid,
             num_prefix_tokens=0 if net.no_embed_class else net.num_prefix_tokens,
         )
     before = found.get("pos_embed")
@@ -219,8 +224,11 @@ def fetch(encoder: Encoder) -> None:
     load(encoder, hub_file(encoder.name))
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a .safetensors or .pth file by name, and its header; raises UserError."""
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a .safetensors or .pth file by name, and what `describe` said of them.
+
+    Raises UserError for anything else.
+    """
     if not path.is_file():
         raise UserError(f"model.weights {path} is absent, expected a .safetensors or .pth file")
     try:
@@ -230,7 +238,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
             tensors = load_file(path)
             with safe_open(path, "pt") as file:
-                return tensors, file.metadata() or {}
+                return tensors, json.loads((file.metadata() or {}).get("encoder", "{}"))
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
@@ -258,7 +266,7 @@ def _plain(name: str) -> str:
 
 
 def _check(
-    encoder: Encoder, found: dict[str, Tensor], header: dict[str, str], is_dino: bool, path: Path
+    encoder: Encoder, found: dict[str, Tensor], header: dict[str, Any], is_dino: bool, path: Path
 ) -> None:
     """Raises UserError for what would fit by its shapes and yet be another function."""
     numbers = [re.match(r"blocks\.(\d+)\.", name) for name in found]
@@ -269,13 +277,13 @@ def _check(
             "half of a network is none"
         )
     usual = encoder.n_heads if encoder.name else max(encoder.width // HEAD_WIDTH, 1)
-    heads = int(header.get("n_heads", usual))  # a file that does not say has the usual number
+    heads = header.get("n_heads", usual)  # a file that does not say has the usual number
     if heads != encoder.n_heads:
         raise UserError(
             f"{path} is of {heads} heads, the config's model.n_heads makes {encoder.n_heads}: its "
             "shapes would fit, its features would be others"
         )
-    theirs = [tuple(map(float, header[key].split())) for key in ("mean", "std") if key in header]
+    theirs = [tuple(header[key]) for key in ("mean", "std") if key in header]
     if is_dino and not theirs:
         theirs = list(IMAGENET)
     if theirs and [tuple(each) for each in encoder.statistics] != theirs:
