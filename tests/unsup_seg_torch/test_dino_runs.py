@@ -29,6 +29,15 @@ def checkout(tmp_path_factory, photos):
 
 
 @pytest.fixture(scope="module")
+def cold(tmp_path_factory, photos):
+    """Scripts that load all by themselves: where the hub's cache is, is read once, on import."""
+    folder = tmp_path_factory.mktemp("cold")
+    checkout = transformers.checkout(folder, transformers.DINO.format(photos), prelude="")
+    yield checkout
+    checkout.close()
+
+
+@pytest.fixture(scope="module")
 def whole(checkout):
     return transformers.whole(checkout)
 
@@ -90,19 +99,19 @@ def test_the_command_in_the_manner_of_the_original_works_in_the_folder(checkout)
     theirs.load_state_dict(encoders.read(run / "model.safetensors")[0])
 
 
-def test_given_weights_are_used_without_training(checkout, photos, tmp_path):
+def test_given_weights_are_used_without_training(cold, photos, tmp_path):
     """Public checkpoints become runs: their features are scored, and pred.py looks through them."""
     encoder = encoders.build("test_vit", (64, 64))
     transformers.cache(tmp_path, "timm/test_vit.r160_in1k", encoder.net)
     options = ["--model.backbone", "test_vit", "--model.pretrained", "true"]
     options += ["--training.n_epochs", 0, "--training.large", 32]
-    answer = checkout.train(*options, HF_HUB_CACHE=str(tmp_path))
+    answer = cold.train(*options, HF_HUB_CACHE=str(tmp_path))
     assert answer.code == 0, answer.err
     assert "loaded from" in answer.err
     run = answer.run
-    assert checkout.score(run)["n"] == 24
+    assert cold.score(run)["n"] == 24
     out = tmp_path / "new"
-    given = checkout.pred(run, "--input", photos / "red", "--attention", "--out", out)
+    given = cold.pred(run, "--input", photos / "red", "--attention", "--out", out)
     assert given.code == 0, given.err
     with np.load(out / "attention/00/attention.npz") as file:
         assert file["maps"].shape[0] == encoder.n_heads

@@ -32,6 +32,15 @@ def checkout(tmp_path_factory, scenes):
 
 
 @pytest.fixture(scope="module")
+def cold(tmp_path_factory, scenes):
+    """Scripts that load all by themselves: where the hub's cache is, is read once, on import."""
+    folder = tmp_path_factory.mktemp("cold")
+    checkout = transformers.checkout(folder, transformers.SEGMENTER.format(scenes), prelude="")
+    yield checkout
+    checkout.close()
+
+
+@pytest.fixture(scope="module")
 def whole(checkout):
     return transformers.whole(checkout)
 
@@ -115,14 +124,14 @@ def test_new_pictures_and_what_the_transformer_sees_in_them(checkout, whole, sce
     assert (new / "images/segments.png").exists() and (new / "objects/00000.png").exists()
 
 
-def test_the_command_of_the_original_repository_works_in_the_folder(checkout, tmp_path):
+def test_the_command_of_the_original_repository_works_in_the_folder(cold, tmp_path):
     """Its --pretrained takes ViT-Ti of timm, here from a cache that holds some weights of it."""
     encoder = encoders.build("vit_tiny_patch16_384", (384, 384))
     transformers.cache(tmp_path, "timm/vit_tiny_patch16_384.augreg_in21k_ft_in1k", encoder.net)
     words = "--model=segmenter --batch-size=16 --epochs=1 --learning-rate=0.001 --pretrained"
     options = [*words.split(), "--save-model", "--save-logs", "--dataset.n_images", 16]
     options += ["--dataset.crop", "[32, 32]"]
-    answer = checkout("train", *options, cwd="unsup_seg_torch", HF_HUB_CACHE=str(tmp_path))
+    answer = cold("train", *options, cwd="unsup_seg_torch", HF_HUB_CACHE=str(tmp_path))
     assert answer.code == 0, answer.err
     assert "weights of vit_tiny_patch16_384: 152 of 152 loaded from" in answer.err
     assert "position embeddings resized to 2x2" in answer.err
@@ -130,11 +139,11 @@ def test_the_command_of_the_original_repository_works_in_the_folder(checkout, tm
     assert (run / "images/losses.png").exists() and (run / "model.safetensors").exists()
 
 
-def test_pretrained_without_a_network_is_one_line(checkout, tmp_path):
-    before = checkout.runs()
+def test_pretrained_without_a_network_is_one_line(cold, tmp_path):
+    before = cold.runs()
     offline = {"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
-    answer = checkout.train("--model.pretrained", "true", **offline)
-    assert "are not in the cache" in one_line(answer) and checkout.runs() == before
+    answer = cold.train("--model.pretrained", "true", **offline)
+    assert "are not in the cache" in one_line(answer) and cold.runs() == before
 
 
 @pytest.mark.parametrize(

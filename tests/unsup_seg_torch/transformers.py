@@ -82,8 +82,8 @@ def strike(place, name):
 """
 
 
-def checkout(folder, config):
-    return Checkout(folder, "unsup_seg_torch", config, PRELUDE)
+def checkout(folder, config, prelude=PRELUDE):
+    return Checkout(folder, "unsup_seg_torch", config, prelude)
 
 
 def whole(of):
