@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def test_the_command_of_the_original_repository_works_in_the_folder(cold, tmp_pa
     options += ["--dataset.crop", "[32, 32]"]
     answer = cold("train", *options, cwd="unsup_seg_torch", HF_HUB_CACHE=str(tmp_path))
     assert answer.code == 0, answer.err
-    assert "weights of vit_tiny_patch16_384: 152 of 152 loaded from" in answer.err
+    assert re.search(r"weights of vit_tiny_patch16_384: (\d+) of \1 loaded from", answer.err)
     assert "position embeddings resized to 2x2" in answer.err
     run = answer.run
     assert (run / "images/losses.png").exists() and (run / "model.safetensors").exists()
@@ -158,7 +159,7 @@ def test_pretrained_without_a_network_is_one_line(cold, tmp_path):
         (("--dataset.crop", "[0, 4]"), "dataset.crop is [0, 4]: expected [height, width]"),
         (("--dataset.split", "test"), "test holds no pair of a picture and its labels"),
         (("--training.scale", "[2, 1]"), "training.scale is [2.0, 1.0]"),
-        (("--training.lr", "nan"), "training.lr: expected a finite number"),
+        (("--training.lr", ".nan"), "training.lr: expected a finite number"),
         (("--training.single_class", 0), "training.single_class is 0.0"),
         (("--training.average", 1), "training.average is 1.0"),
     ],
@@ -172,7 +173,7 @@ def test_weights_of_another_transformer_are_refused(refused, tmp_path):
     save_file(other.net.state_dict(), tmp_path / "a.safetensors", other.describe())
     assert "has 3 blocks" in refused("--model.weights", tmp_path / "a.safetensors")
     (tmp_path / "text.pth").write_text("no weights")
-    assert "is no readable file" in refused("--model.weights", tmp_path / "text.pth")
+    assert "text.pth holds more than tensors" in refused("--model.weights", tmp_path / "text.pth")
 
 
 def test_bad_pictures_and_labels_are_skipped_named_and_counted(checkout, refused, tmp_path):
