@@ -184,6 +184,19 @@ def test_the_loss_is_the_mean_over_labelled_pixels(weights):
     assert float(train.pixel_loss(logits, labels, weights)) == pytest.approx(total / weight)
 
 
+def test_the_accuracy_is_that_of_a_loop():
+    torch.manual_seed(2)
+    logits, labels = torch.randn(2, 4, 3, 5), torch.randint(0, 4, (2, 3, 5))
+    labels[1, 2] = IGNORE
+    right = [
+        int(logits[i, :, y, x].argmax()) == int(labels[i, y, x])
+        for i, y, x in np.ndindex(2, 3, 5)
+        if labels[i, y, x] != IGNORE
+    ]
+    assert float(train.accuracy(logits, labels)) == pytest.approx(np.mean(right))
+    assert float(train.accuracy(logits, torch.full_like(labels, IGNORE))) == 0
+
+
 def test_a_batch_without_any_label_has_loss_0():
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     labels = torch.full((1, 2, 2), IGNORE)

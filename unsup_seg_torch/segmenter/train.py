@@ -156,10 +156,15 @@ def train_step(
     value.backward()
     descent.step()
     average_weights(state, cfg.training.average)
+    return {"loss": value.detach(), "pixel_accuracy": accuracy(logits.detach(), labels)}
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The share of labelled pixels whose own class has the highest of logits (b, k, h, w)."""
     known = labels != data.IGNORE
-    hits = (logits.detach().argmax(1) == labels) & known
-    accuracy = hits.sum() / known.sum().clamp(min=1)
-    return {"loss": value.detach(), "pixel_accuracy": accuracy}
+    # an argmax over strided classes takes ten times as long on the CPU as their maximum
+    own = logits.gather(1, torch.where(known, labels, 0)[:, None])[:, 0]
+    return ((own >= logits.amax(1)) & known).sum() / known.sum().clamp(min=1)
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
