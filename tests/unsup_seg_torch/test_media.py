@@ -63,6 +63,9 @@ def test_a_video_is_read_as_it_was_written(tmp_path):
     assert [int(each.image.mean()) for each in found] == pytest.approx([0, 40, 80, 120], abs=8)
 
 
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # its pipe stays open
 def test_a_file_that_is_no_video_is_refused(tmp_path):
     pytest.importorskip("imageio_ffmpeg")
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
