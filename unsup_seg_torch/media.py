@@ -85,7 +85,7 @@ def _video(source: Path, max_frames: int) -> Iterator[Frame]:
             if i == max_frames:
                 break
             image = np.frombuffer(content, np.uint8).reshape(height, width, 3)
-            yield Frame(f"{i:05d}", str(source), image)
+            yield Frame(f"{i:05d}", str(source), image.copy())  # torch wants it writable
     except (OSError, RuntimeError, ValueError, StopIteration, KeyError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error) else type(error).__name__
         raise UserError(f"{source} is no readable video: {reason}") from None
