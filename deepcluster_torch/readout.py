@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
-from deepcluster_torch import cluster, config, devices, pic, state, views
+from deepcluster_torch import cluster, config, devices, merging, pic, state, views
 
 log = logging.getLogger("deepcluster_torch.readout")
 
@@ -114,7 +114,7 @@ def fit(found: Tensor, cfg: config.Config) -> Readout:
     if n_groups and n_groups < len(centroids):
         nearest = torch.cat([cluster.nearest(p, centroids)[1] for p in seen.split(views.BATCH)])
         sizes = torch.bincount(nearest.flatten(), minlength=len(centroids))
-        groups = cluster.merge(centroids, sizes, n_groups).to(centroids.device)
+        groups = merging.merge(centroids, sizes, n_groups).to(centroids.device)
     log.info(
         "clustered %d images: %d clusters in %d groups, %.1f s",
         len(seen), len(centroids), int(groups.max()) + 1, time.perf_counter() - began,
