@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from common import UserError, memory
 from common.run import Checkpoint, Run
+from common.weights import compare_shapes
 from deepcluster_torch import config, devices, heads, model, views
 
 log = logging.getLogger("deepcluster_torch.state")
@@ -278,11 +279,6 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def fill(target: dict[str, Tensor], saved: dict[str, Tensor], path: Path) -> None:
     """Copies the tensors of `path`; raises UserError with the first difference in shape."""
-    for name in sorted(target.keys() | saved.keys()):
-        found, expected = (tuple(t[name].shape) if name in t else "absent" for t in (saved, target))
-        if found != expected:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {expected}"
-            )
+    compare_shapes(path, saved, target)
     for name, tensor in target.items():
         tensor.copy_(saved[name])

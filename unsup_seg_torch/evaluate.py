@@ -6,16 +6,13 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import csv
-import logging
 
 import numpy as np
 
-from common import UserError, bsds, cli, segmentations
+from common import UserError, bsds, cli, scoring, segmentations
 from unsup_seg_torch.config import Config
 
-log = logging.getLogger("unsup_seg_torch.evaluate")
-
+NUMBERS = ("n_labels", "n_regions")
 PROTOCOL = (
     "n_labels, n_regions: means over the pictures, of the network's labels and of the regions at "
     "model.height. Where people have segmented the pictures, as Arbelaez et al. 2011: covering, "
@@ -34,9 +31,9 @@ def main() -> None:
             "help": "also precision, recall and F of boundaries, which take minutes",
         },
     )
-    rows = read_predictions(run.path / "predictions.csv")
+    rows = scoring.rows(run, NUMBERS)
     scores: dict = {"n": len(rows)}
-    for name in ("n_labels", "n_regions"):
+    for name in NUMBERS:
         scores[name] = float(np.mean([int(row[name]) for row in rows]))
     if not cfg.dataset.path and cfg.dataset.name in ("bsds500", "ade20k", "camvid"):
         names = {row["path"]: row["name"] for row in rows}
@@ -46,22 +43,7 @@ def main() -> None:
         scores |= against_people(run.path / "scales", names, truth, boundaries)
         baseline = against_people(run.path / "baseline", names, truth, boundaries)
         scores["baseline"] = {"name": "Felzenszwalb, three scales"} | baseline
-    run.write_json("scores.json", scores | {"protocol": PROTOCOL})
-    log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))
-
-
-def read_predictions(path: Path) -> list[dict[str, str]]:
-    """The rows of predictions.csv; raises UserError without a readable one."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not all(row["n_labels"] and row["n_regions"] for row in rows):
-            raise ValueError
-        return rows
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{path.parent} has no readable {path.name}: run pred.py on it first"
-        ) from None
+    scoring.write(run, scores, PROTOCOL)
 
 
 def against_people(

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from common import images
-from tests.entry_scripts import assert_the_same, copy_of, lines, weights
+from tests.entry_scripts import assert_the_same, lines, weights
 from tests.every_paper import Interrupted
 
 FILES = "config.yml meta.json train.log metrics.jsonl scores.json predictions.csv report.html"
@@ -126,10 +126,3 @@ def test_segments_are_scored_against_people(checkout, whole, photos, tmp_path):
     assert 0 < scores["covering_ods"] <= scores["covering_ois"] <= scores["covering_best"] <= 1
     assert {"pri_ois", "vi_ods", "f_ods"} <= scores.keys()
     assert scores["baseline"]["name"].startswith("Felzenszwalb")
-
-
-def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
-    (run / "predictions.csv").unlink()
-    answer = checkout.evaluate(run)
-    assert answer.code == 2 and "run pred.py on it first" in answer.err
