@@ -1,4 +1,7 @@
-"""Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]"""
+"""Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]
+
+The frames of a film, a folder of them or a file, also become an animation.
+"""
 
 import sys
 from pathlib import Path
@@ -19,12 +22,13 @@ from tqdm import tqdm
 from common import UserError, cli, images
 from common.hierarchy import Hierarchy
 from common.run import Run
-from unsup_seg_torch import checkpoint, config, crf, data, pictures, regions, train, wnet
+from unsup_seg_torch import checkpoint, config, crf, data, movies, pictures, regions, train, wnet
 
 log = logging.getLogger("unsup_seg_torch.pred")
 
 COLUMNS = ["path", "name", "height", "width", "n_labels", "n_regions", "largest_share"]
 MAX_SHOWN = 12  # rows of the overview
+MAX_FRAMES = 40  # of a film
 
 
 def main() -> None:
@@ -32,18 +36,23 @@ def main() -> None:
         config.Config,
         __file__,
         "Segment the pictures of a run, or new ones: labels, regions, their hierarchy.",
-        input={"metavar": "FILE_OR_FOLDER", "help": "new pictures; default: those of the training"},
+        input={
+            "metavar": "FILE_OR_FOLDER",
+            "help": "new pictures or a film; default: those of the training",
+        },
         out={
             "metavar": "DIR",
             "help": "where to write; default RUN, with --input RUN/predictions_NAME",
         },
         frames={
             "type": int,
-            "default": 0,
             "metavar": "N",
-            "help": "the labels of so many pictures as an animation: frames of a video",
+            "help": "the labels of so many pictures as an animation, and of a film so many frames; "
+            f"default: {MAX_FRAMES} of an input whose pictures are all of one size",
         },
     )
+    if args.frames is not None and args.frames < 0:
+        raise UserError(f"--frames is {args.frames}: expected 0 or more")
     net = load(cfg, run)
     if args.input is None:
         split, out = cfg.dataset.test_split, Path(args.out or run.path)
@@ -52,14 +61,28 @@ def main() -> None:
             raise UserError("the pictures are not what they were in training: give them as --input")
     else:
         source = Path(args.input)
+        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+        if movies.is_movie(source):
+            source = unpack(source, out, args.frames)
         new = dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         found = data.Pictures(new)
-        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+    n_frames = args.frames
+    if n_frames is None:
+        is_film = args.input and len({image.shape for image in found.images}) == 1
+        n_frames = MAX_FRAMES if is_film and len(found) > 1 else 0
     try:
-        write(cfg, run, net, found, out, args.frames)
+        write(cfg, run, net, found, out, n_frames)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
     log.info("pictures: %d, %s", len(found), out / "predictions.csv")
+
+
+def unpack(source: Path, out: Path, n_frames: int | None) -> Path:
+    """The film's frames as a folder in out; raises UserError."""
+    try:
+        return movies.unpack(source, out / "frames", n_frames or MAX_FRAMES)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
 def load(cfg: config.Config, run: Run) -> wnet.WNet:
@@ -84,13 +107,20 @@ class Segmentation(NamedTuple):
 
 
 @torch.no_grad()
+def probabilities(
+    net: wnet.WNet, image: np.ndarray, cfg: config.Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image uint8 (h, w, 3), seen at dataset.max_side: (k, h, w), and the image decoded."""
+    small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
+    found, decoded = net(small.to(next(net.parameters()).device))
+    decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
+    maps = regions.enlarge(found[0].cpu().numpy(), image.shape[:2])
+    return maps, images.resize(decoded, image.shape[:2])
+
+
 def segment(net: wnet.WNet, image: np.ndarray, cfg: config.Config) -> Segmentation:
     """Labels are found in the picture at dataset.max_side and refined at its own size."""
-    small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
-    probabilities, decoded = net(small.to(next(net.parameters()).device))
-    decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
-    decoded = images.resize(decoded, image.shape[:2])
-    maps = regions.enlarge(probabilities[0].cpu().numpy(), image.shape[:2])
+    maps, decoded = probabilities(net, image, cfg)
     if cfg.model.crf_iterations:
         maps = crf.refine(maps, image, cfg.model.crf_iterations)
     found = regions.hierarchy(maps, image, cfg.model)
