@@ -107,7 +107,7 @@ class Training:
     # v1: clusters the features that the last epoch's crops had, in the place of a pass of its own
     one_pass: bool = False
     warm_start: bool = False  # v1: k-means goes on from the last centroids and the head is kept
-    kmeans_iterations: int = 20
+    kmeans_iterations: int = 20  # but for the last one, which goes on until nothing moves
     n_init: int = 1  # restarts of the last k-means; the lowest objective is kept
     crop_scale: tuple[float, float] = (0.08, 1.0)  # area of a crop as a share of the image
     flip: bool = True  # half of the crops are mirrored

@@ -16,6 +16,7 @@ from deepcluster_torch import cluster, config, devices, merging, pic, state, vie
 log = logging.getLogger("deepcluster_torch.readout")
 
 N_NEAREST = 3
+N_ITERATIONS = 100  # of the last k-means, at most: it decides, so it goes on until nothing moves
 PIC_NEEDS = 100_000  # images beyond which its exact neighbours would take hours
 
 
@@ -105,7 +106,7 @@ def fit(found: Tensor, cfg: config.Config) -> Readout:
         centroids = cluster.kmeans(
             seen,
             cfg.model.n_clusters,
-            n_iterations=cfg.training.kmeans_iterations,
+            n_iterations=max(N_ITERATIONS, cfg.training.kmeans_iterations),
             generator=generator,
             n_starts=cfg.training.n_init,
         ).centroids
