@@ -42,4 +42,4 @@ def test_two_cores_train_on_all_of_train_and_never_on_what_is_scored():
     dataset = cfg.dataset
     assert (dataset.name, dataset.split, dataset.test_split) == ("bsds500", "train", "val")
     assert dataset.n_images is None
-    assert data.n_batches(cfg, 200) * cfg.training.n_epochs == 2800  # as its header says
+    assert data.n_batches(cfg, 200) * cfg.training.n_epochs == 1400  # as its header says
