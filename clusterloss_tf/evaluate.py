@@ -8,12 +8,11 @@ if __package__ in (None, ""):
 
 import json
 import logging
-from zipfile import BadZipFile
 
 import numpy as np
 
 from clusterloss_tf.config import Config
-from common import UserError, cli, metrics
+from common import UserError, cli, metrics, scoring
 
 log = logging.getLogger("clusterloss_tf.evaluate")
 
@@ -33,13 +32,7 @@ def main() -> None:
         "Score the embeddings of a run.",
         gallery={"metavar": "DIR", "help": "features of extract.py to search in, too"},
     )
-    try:
-        with np.load(run.path / "predictions.npz", allow_pickle=False) as file:
-            predictions = dict(file)
-    except (OSError, ValueError, BadZipFile):
-        raise UserError(
-            f"{run.path} has no readable predictions.npz: run pred.py on it first"
-        ) from None
+    predictions = scoring.predictions(run)
     scores = evaluate(predictions)
     if args.gallery:
         gallery = read_features(Path(args.gallery))
@@ -52,8 +45,7 @@ def main() -> None:
         scores["baseline"] = json.loads((run.path / "baseline.json").read_text())
     except (OSError, ValueError):
         log.warning("%s has no readable baseline.json: no baseline", run.path)
-    run.write_json("scores.json", scores | {"protocol": PROTOCOL})
-    log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))
+    scoring.write(run, scores, PROTOCOL)
 
 
 def evaluate(predictions: dict[str, np.ndarray]) -> dict:

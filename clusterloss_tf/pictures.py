@@ -1,7 +1,6 @@
 """The pictures of a run: nearest neighbours with hits and misses, a t-SNE map, galleries."""
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +53,7 @@ def write(
             if len(few):
                 strip = images.grid(shown[few], len(few), scale=scale)
                 images.save_png(folder / "clusters" / f"{k:02d}" / f"{name}.png", strip)
-    captions = {name: {"title": title, "caption": text} for name, (title, text) in CAPTIONS.items()}
-    (folder / "captions.json").write_text(json.dumps(captions, indent=1))
+    images.write_captions(folder, CAPTIONS)
 
 
 def retrieval_grid(

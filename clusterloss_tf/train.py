@@ -273,7 +273,7 @@ def save(run: Run, state: State) -> None:
 
 def load(path: Path, variables: dict[str, keras.Variable]) -> None:
     """Fills variables with what `save` wrote; raises UserError with the first difference."""
-    saved = weights.load(path, {name: tuple(each.shape) for name, each in variables.items()})
+    saved = weights.load(path, variables)
     for name, variable in variables.items():
         variable.assign(saved[name])
 

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,34 +106,49 @@ HUMANS = "humans"  # leave one out
 
 
 def main() -> None:
-    args = _arguments()
+    args = parse(parser("common.baselines", __doc__, [*METHODS, HUMANS]))
     found = segmentations.load("bsds500", args.split, args.root)
-    chosen = range(len(found))[: args.limit]
-    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
-    commit = _commit()
     for name in args.methods:
-        tasks = [Task(name, args, found.paths[i], found.truth_paths[i]) for i in chosen]
+        tasks = [
+            Task(name, args, image, truth)
+            for image, truth in zip(found.paths, found.truth_paths, strict=True)
+        ][: args.limit]
         answers = folder_scores.each(score, tasks, args.processes, name)
-        scores = bsds.summary([one for evidence, _ in answers for one in evidence])
-        minutes = sum(seconds for _, seconds in answers) / 60
-        for metric, value in scores.items():
-            row = (name, "-", commit, f"{args.split}_{metric}", f"{value:.4f}")
-            row = (*row, f"{minutes:.2f}" if name != HUMANS else "", args.machine)
-            writer.writerow(dict(zip(COLUMNS, row, strict=True)))
-        sys.stdout.flush()
-        keys = ("covering_ods", "covering_ois", "pri_ods", "pri_ois", "vi_ods", "vi_ois")
-        keys += ("f_ods", "f_ois") if args.boundaries else ()
-        short = "  ".join(f"{key} {scores[key]:.4f}" for key in keys)
-        log.info("%s, %d images, %.2f minutes: %s", name, len(chosen), minutes, short)
+        evidence = [one for found, _ in answers for one in found]
+        write_rows(name, "-", args, evidence, [seconds for _, seconds in answers])
 
 
-def _arguments() -> argparse.Namespace:
+def write_rows(
+    name: str,
+    seed: str,
+    args: argparse.Namespace,
+    found: list[bsds.Evidence],
+    seconds: Sequence[float],
+) -> None:
+    """One method's scores: rows of results.csv on stdout, in short on stderr.
+
+    found: of all pictures; seconds: of each one's segmentation, none where there was none.
+    """
+    scores = bsds.summary(found)
+    minutes = f"{sum(seconds) / 60:.2f}" if any(seconds) else ""
+    writer = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
+    for metric, value in scores.items():
+        row = (name, seed, _commit(), f"{args.split}_{metric}", f"{value:.4f}", minutes)
+        writer.writerow(dict(zip(COLUMNS, (*row, args.machine), strict=True)))
+    sys.stdout.flush()
+    keys = ("covering_ods", "covering_ois", "pri_ods", "pri_ois", "vi_ods", "vi_ois")
+    keys += ("f_ods", "f_ois") if args.boundaries else ()
+    short = "  ".join(f"{key} {scores[key]:.4f}" for key in keys)
+    log.info("%s, %d images, %s minutes: %s", name, len(seconds), minutes or "no", short)
+
+
+def parser(module: str, description: str, names: Sequence[str]) -> folder_scores.Parser:
+    """The options of this command and of those like it, which score the methods `names`."""
     parser = folder_scores.Parser(
-        prog="python -m common.baselines",
-        description=__doc__,
+        prog=f"python -m {module}",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [*METHODS, HUMANS]
     parser.add_argument("--split", default="val", help="of BSDS500: train, val or test")
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME")
     parser.add_argument("--root", help="where data lies; default: DATA_ROOT, else data/")
@@ -143,6 +158,11 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--machine", default=platform.machine(), help="last column of the rows")
     parser.add_argument("--processes", type=int, default=folder_scores.n_cores())
+    return parser
+
+
+def parse(parser: folder_scores.Parser) -> argparse.Namespace:
+    """What was given; raises UserError."""
     args = parser.parse_args()
     for name in ("limit", "processes"):
         if getattr(args, name) is not None and getattr(args, name) < 1:

@@ -23,6 +23,8 @@ import jsonargparse
 from common import UserError
 from common.run import LOG_FORMAT, SIGNALS, Run, Stopped, read_yaml, stop_now
 
+log = logging.getLogger(__name__)
+
 
 def main(function: Callable[[], object]) -> None:
     """Runs an entry script: a mistake ends in one line and exit code 2, a signal cleanly."""
@@ -189,11 +191,12 @@ def open_run(
     """
     paper = Path(file).resolve().parent
     parser = _Parser(description)
-    parser.add("run", metavar="RUN", help="run folder, a path or DATASET/MMDD_TAG")
+    about = "run folder, a path or DATASET/MMDD_TAG; default: the newest"
+    parser.add("run", metavar="RUN", nargs="?", help=about)
     for name, keywords in options.items():
         parser.add(f"--{name.replace('_', '-')}", **keywords)
     own, _ = parser.read(sys.argv[1:])
-    run = _open(own.pop("run"), paper)
+    run = _open(own.pop("run"), paper) if "run" in own else _newest(paper)
     checker = _Parser(description)
     checker.add_config(class_of(classes, run.path / "config.yml"))
     cfg = checker.build(checker.load(run.path / "config.yml"))
@@ -203,6 +206,16 @@ def open_run(
 
 def _open(name: str, paper: Path) -> Run:
     return Run.open(Path(name) if Path(name).exists() else paper / "runs" / name)
+
+
+def _newest(paper: Path) -> Run:
+    """The run of a paper that began last; raises UserError if there is none."""
+    configs = paper.glob("runs/*/*/config.yml")  # written once, when a run begins
+    found = sorted(configs, key=lambda path: (path.stat().st_mtime_ns, path))
+    if not found:
+        raise UserError(f"{paper.name} has no run yet: train.py makes one")
+    log.info("run folder %s, the newest", found[-1].parent)
+    return Run.open(found[-1].parent)
 
 
 def _config_file(name: str, paper: Path) -> Path:

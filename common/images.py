@@ -1,8 +1,9 @@
 """Pictures in and out: any file to uint8 arrays; arrays to grids, overlays, png, gif and mp4."""
 
 import colorsys
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,38 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.nda
     colours = palette(max(int(labels.max(initial=0)) + 1, 1))[np.maximum(labels, 0)]
     tinted = np.rint((1 - alpha) * image + alpha * colours).astype(np.uint8)
     return np.where(labels[..., None] < 0, image, tinted)
+
+
+def mean_colours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean colour of each label from 0 to the largest: (n, 3) uint8, black where there is none.
+
+    rgb (h, w, 3) uint8, labels (h, w).
+    """
+    flat = labels.ravel()
+    sizes = np.maximum(np.bincount(flat), 1)
+    sums = [np.bincount(flat, rgb[..., c].ravel()) for c in range(3)]
+    return np.rint(np.stack(sums, 1) / sizes[:, None]).astype(np.uint8)
+
+
+def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The picture (h, w, 3) with the borders of labels (h, w) in yellow beside black."""
+    edge = np.zeros(labels.shape, bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    shadow = np.zeros_like(edge)
+    shadow[:, :-1] |= edge[:, 1:]
+    shadow[:-1] |= edge[1:]
+    drawn = rgb.copy()
+    drawn[shadow] = (0, 0, 0)
+    drawn[edge] = (255, 230, 0)
+    return drawn
+
+
+def write_captions(folder: Path, captions: Mapping[str, tuple[str, str]]) -> None:
+    """What the report says of the folder's pictures: title and text of each file, in this order."""
+    said = {name: {"title": title, "caption": text} for name, (title, text) in captions.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "captions.json").write_text(json.dumps(said, indent=1))
 
 
 def save_png(path: str | Path, image: ArrayLike) -> None:

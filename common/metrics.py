@@ -57,6 +57,16 @@ def purity(labels: ArrayLike, clusters: ArrayLike) -> float:
     return float(counts.max(axis=0).sum() / counts.sum())
 
 
+def agreement(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
+    """Accuracy, NMI, adjusted Rand index and purity of clusters (n,) given labels (n,)."""
+    return {
+        "acc": clustering_accuracy(labels, clusters),
+        "nmi": nmi(labels, clusters),
+        "ari": adjusted_rand(labels, clusters),
+        "purity": purity(labels, clusters),
+    }
+
+
 def recall_at_k(
     embeddings: ArrayLike, labels: ArrayLike, ks: Iterable[int] = (1, 2, 4, 8)
 ) -> dict[int, float]:

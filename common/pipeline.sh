@@ -7,7 +7,6 @@ if [ -n "${cuda-}" ]; then export CUDA_VISIBLE_DEVICES=$cuda; fi
 
 # Bash heeds no signal while a foreground command runs. So each step is a background job in a group of its own, to which
 # SIGTERM, Ctrl-C and a closed terminal are handed on once, as the SIGTERM that the entry scripts end cleanly on.
-set -m
 job= stopped= told=
 tell() { # once: the signal may come between the start of a job and knowing its number
     if [ -n "$stopped" ] && [ -n "$job" ] && [ -z "$told" ]; then
@@ -19,8 +18,10 @@ trap 'stopped=143; tell' INT TERM HUP
 
 step() { # its exit code is the command's, but never 0 after a signal
     job=
+    set -m # its own group; not while waiting: `wait` returns at once, again and again, while a step of such a shell is stopped
     "$@" &
     job=$!
+    set +m
     tell
     local code=0
     wait "$job" || code=$?

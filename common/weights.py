@@ -1,6 +1,8 @@
 """Checkpoints of arrays by name in HDF5, which holds numbers and nothing that could be executed."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -27,14 +29,23 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no readable checkpoint: {error}") from None
 
 
-def load(path: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """As `read`; raises UserError with the first difference if other arrays were expected."""
+def load(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """As `read`; raises UserError as `compare_shapes`."""
     saved = read(path)
-    for name in sorted(saved.keys() | shapes.keys()):
-        found = saved[name].shape if name in saved else "absent"
-        expected = tuple(shapes[name]) if name in shapes else "absent"
-        if found != expected:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {expected}"
-            )
+    compare_shapes(path, saved, expected)
     return saved
+
+
+def compare_shapes(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raises UserError with the first difference; arrays, tensors or variables by name.
+
+    The torch papers' checkpoints, which are safetensors, are compared by it, too.
+    """
+    for name in sorted(saved.keys() | expected.keys()):
+        found, wanted = (
+            tuple(of[name].shape) if name in of else "absent" for of in (saved, expected)
+        )
+        if found != wanted:
+            raise UserError(
+                f"{path} is of another model: {name} is {found}, the config expects {wanted}"
+            )

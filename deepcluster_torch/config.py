@@ -39,6 +39,8 @@ class Model:
     arch: str = "resnet"
     width: int = 64  # resnet: channels of its first stage
     n_blocks: int = 2  # resnet: of each stage
+    # resnets: of the image before the first stage, 0 to 2; default: as many as its size bears
+    n_halvings: int | None = None
     n_hidden: int = 4096  # alexnet, vgg: of two fully connected layers; 0: the mean over places
     sobel: bool = False  # edges in two directions in the place of colours, as in the paper
     input_size: int | None = None  # pixels, square, that the network sees; default: the images' own
@@ -61,7 +63,10 @@ class Model:
     def __post_init__(self) -> None:
         _at_least(1, "model", self, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
         _at_least(1, "model", self, "n_neighbors", "n_blocks", "projection", "embedding")
-        _at_least(0, "model", self, "n_hidden")
+        _at_least(0, "model", self, "n_hidden", "n_halvings")
+        require(
+            self.n_halvings in (None, 0, 1, 2), "model.n_halvings", self.n_halvings, "0, 1 or 2"
+        )
         require(0 < self.centre <= 1, "model.centre", self.centre, "a share, 1 or less")
         require(self.temperature > 0, "model.temperature", self.temperature, "more than 0")
         require(self.sigma > 0, "model.sigma", self.sigma, "more than 0")
@@ -99,8 +104,10 @@ class Training:
     sampler: Sampler = "uniform"  # v1: over clusters; released: what the authors' code does
     reassign: float = 1.0  # v1: images drawn in an epoch, as a share of all
     recluster_every: int = 1  # epochs between two clusterings
+    # v1: clusters the features that the last epoch's crops had, in the place of a pass of its own
+    one_pass: bool = False
     warm_start: bool = False  # v1: k-means goes on from the last centroids and the head is kept
-    kmeans_iterations: int = 20
+    kmeans_iterations: int = 20  # but for the last one, which goes on until nothing moves
     n_init: int = 1  # restarts of the last k-means; the lowest objective is kept
     crop_scale: tuple[float, float] = (0.08, 1.0)  # area of a crop as a share of the image
     flip: bool = True  # half of the crops are mirrored

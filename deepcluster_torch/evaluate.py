@@ -9,11 +9,10 @@ if __package__ in (None, ""):
 import csv
 import json
 import logging
-from zipfile import BadZipFile
 
 import numpy as np
 
-from common import UserError, cli, metrics
+from common import cli, metrics, scoring
 from deepcluster_torch.config import Config
 
 log = logging.getLogger("deepcluster_torch.evaluate")
@@ -29,27 +28,25 @@ COLLAPSED = 0.1  # balance below which the clusters are hardly any
 
 def main() -> None:
     cfg, run, _ = cli.open_run(Config, __file__, "Score the clusters of a run.")
-    predictions = read(run.path / "predictions.npz")
-    if predictions is None:
-        raise UserError(f"{run.path} has no readable predictions.npz: run pred.py on it first")
+    predictions = scoring.predictions(run)
     scores = evaluate(predictions)
     if scores["balance"] < COLLAPSED:
         log.warning("the clusters have collapsed: balance %.3f", scores["balance"])
-    held_out = read(run.path / "held_out.npz") or {}
+    held_out = scoring.arrays(run.path / "held_out.npz") or {}
     if "labels" in held_out:
-        scores["held_out"] = agreement(held_out["labels"], held_out["clusters"])
+        scores["held_out"] = metrics.agreement(held_out["labels"], held_out["clusters"])
     probes = read_json(run.path / "probes.json")
     scores |= probes.get("scores", {})
     if "nmi_previous" in (last := last_epoch(run.path / "epochs.csv")):
         scores["nmi_previous"] = last["nmi_previous"]
-    baseline = read(run.path / "baseline.npz")
+    baseline = scoring.arrays(run.path / "baseline.npz")
     if "labels" in predictions and baseline:
-        of_pixels = agreement(predictions["labels"], baseline["clusters"])
+        of_pixels = metrics.agreement(predictions["labels"], baseline["clusters"])
         scores["baseline"] = {"name": "k-means on pixels"} | of_pixels
-        scores |= published(cfg)
+        results = Path(__file__).with_name("results.csv")
+        scores |= scoring.published(results, f"{cfg.dataset.name}.yml")
     protocol = " ".join(filter(None, [PROTOCOL, probes.get("protocol")]))
-    run.write_json("scores.json", scores | {"protocol": protocol})
-    log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))
+    scoring.write(run, scores, protocol)
 
 
 def evaluate(predictions: dict[str, np.ndarray]) -> dict:
@@ -59,9 +56,9 @@ def evaluate(predictions: dict[str, np.ndarray]) -> dict:
     """
     clusters, scores = predictions["clusters"], {}
     if "labels" in predictions:
-        scores |= agreement(predictions["labels"], clusters)
+        scores |= metrics.agreement(predictions["labels"], clusters)
         if "fine" in predictions:
-            scores["before_merging"] = agreement(predictions["labels"], predictions["fine"])
+            scores["before_merging"] = metrics.agreement(predictions["labels"], predictions["fine"])
     sizes = np.bincount(clusters, minlength=int(predictions["n_clusters"]))
     scores |= {
         "distance": float(predictions["distances"].mean()),
@@ -73,40 +70,10 @@ def evaluate(predictions: dict[str, np.ndarray]) -> dict:
     return scores
 
 
-def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Accuracy, NMI, adjusted Rand index and purity of clusters (n,) given labels (n,)."""
-    return {
-        "acc": metrics.clustering_accuracy(labels, clusters),
-        "nmi": metrics.nmi(labels, clusters),
-        "ari": metrics.adjusted_rand(labels, clusters),
-        "purity": metrics.purity(labels, clusters),
-    }
-
-
 def balance(sizes: np.ndarray) -> float:
     """Perplexity of cluster sizes (k,) over k, in (0, 1]: 1 / k where one cluster has all."""
     shares = sizes[sizes > 0] / sizes.sum()
     return float(np.exp(-(shares * np.log(shares)).sum()) / len(sizes))
-
-
-def published(cfg: Config) -> dict[str, dict]:
-    """What has been published for this data set, from results.csv, if anything has."""
-    with open(Path(__file__).with_name("results.csv"), newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["seed"] == "published"]
-    rows = [row for row in rows if row["config"] == f"{cfg.dataset.name}.yml"]
-    if not rows:
-        return {}
-    values = {row["metric"]: float(row["value"]) for row in rows}
-    return {"published": {"name": f"published ({rows[0]['machine']})"} | values}
-
-
-def read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file of NumPy's; None where there is none, or none that can be read."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, BadZipFile):
-        return None
 
 
 def read_json(path: Path) -> dict:

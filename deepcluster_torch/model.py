@@ -1,9 +1,9 @@
-"""Networks from images to features, and the heads on them; weights.py fills them from files."""
+"""Networks from images to features; weights.py fills them from files, heads.py stands on them."""
 
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
@@ -280,58 +280,3 @@ def _initialise(body: nn.Module) -> None:
             nn.init.normal_(module.weight, 0, 0.01)
         if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-# ---- heads
-
-
-class Head(nn.Linear):
-    """Features (b, f) -> scores (b, k): ReLU, then a linear layer (the paper's top layer)."""
-
-    def __init__(self, n_features: int, n_clusters: int):
-        super().__init__(n_features, n_clusters)
-        self.n_clusters = n_clusters
-        self.reset()
-
-    @torch.no_grad()
-    def reset(self, generator: Generator | None = None) -> None:
-        """New weights N(0, 0.01^2), biases 0. The generator is on the CPU."""
-        self.weight.copy_(0.01 * torch.randn(self.weight.shape, generator=generator))
-        self.bias.zero_()
-
-    def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.relu())
-
-
-class Projection(nn.Module):
-    """Features (b, f) -> embeddings (b, d) of length 1: ReLU, linear, batch norm, ReLU, linear."""
-
-    def __init__(self, n_features: int, n_hidden: int = 2048, n_out: int = 128):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.ReLU(),  # alexnet and vgg end before theirs
-            nn.Linear(n_features, n_hidden),
-            nn.BatchNorm1d(n_hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(n_hidden, n_out),
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.layers(features))
-
-
-class Prototypes(nn.Module):
-    """Several heads whose weights are centroids of length 1, and are not learned."""
-
-    def __init__(self, n_dims: int, n_clusters: tuple[int, ...]):
-        super().__init__()
-        for head, k in enumerate(n_clusters):
-            self.register_buffer(f"head{head}", F.normalize(torch.randn(k, n_dims)))
-
-    def set(self, head: int, centroids: Tensor) -> None:
-        """Puts centroids (k, d) into a head, normalised."""
-        self.get_buffer(f"head{head}").copy_(F.normalize(centroids))
-
-    def forward(self, embeddings: Tensor) -> list[Tensor]:
-        """embeddings (b, d) -> cosines (b, k) of each head"""
-        return [embeddings @ centroids.T.to(embeddings) for centroids in self.buffers()]

@@ -1,6 +1,5 @@
 """The pictures of a run: galleries, sizes, a map, filters, what activates them, neighbours."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +36,6 @@ CAPTIONS = {
         "The members closest to the centre, some at random, and the furthest.",
     ),
 }
-
-
-def write_captions(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    captions = {name: {"title": title, "caption": text} for name, (title, text) in CAPTIONS.items()}
-    (folder / "captions.json").write_text(json.dumps(captions, indent=1))
 
 
 def write_clusters(

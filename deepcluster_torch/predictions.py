@@ -49,7 +49,7 @@ def write(out: Path, found: datasets.Images, assigned: Assigned, n_clusters: int
         pictures.write_clusters(
             folder / "clusters", found.images, assigned.clusters, assigned.distances[:, 0]
         )
-        pictures.write_captions(folder)
+        images.write_captions(folder, pictures.CAPTIONS)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
-from deepcluster_torch import cluster, config, devices, pic, state, views
+from deepcluster_torch import cluster, config, devices, merging, pic, state, views
 
 log = logging.getLogger("deepcluster_torch.readout")
 
 N_NEAREST = 3
+N_ITERATIONS = 100  # of the last k-means, at most: it decides, so it goes on until nothing moves
 PIC_NEEDS = 100_000  # images beyond which its exact neighbours would take hours
 
 
@@ -105,7 +106,7 @@ def fit(found: Tensor, cfg: config.Config) -> Readout:
         centroids = cluster.kmeans(
             seen,
             cfg.model.n_clusters,
-            n_iterations=cfg.training.kmeans_iterations,
+            n_iterations=max(N_ITERATIONS, cfg.training.kmeans_iterations),
             generator=generator,
             n_starts=cfg.training.n_init,
         ).centroids
@@ -114,7 +115,7 @@ def fit(found: Tensor, cfg: config.Config) -> Readout:
     if n_groups and n_groups < len(centroids):
         nearest = torch.cat([cluster.nearest(p, centroids)[1] for p in seen.split(views.BATCH)])
         sizes = torch.bincount(nearest.flatten(), minlength=len(centroids))
-        groups = cluster.merge(centroids, sizes, n_groups).to(centroids.device)
+        groups = merging.merge(centroids, sizes, n_groups).to(centroids.device)
     log.info(
         "clustered %d images: %d clusters in %d groups, %.1f s",
         len(seen), len(centroids), int(groups.max()) + 1, time.perf_counter() - began,

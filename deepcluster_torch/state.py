@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from common import UserError, memory
 from common.run import Checkpoint, Run
-from deepcluster_torch import config, devices, model, views
+from common.weights import compare_shapes
+from deepcluster_torch import config, devices, heads, model, views
 
 log = logging.getLogger("deepcluster_torch.state")
 
@@ -28,7 +29,7 @@ class State:
     net: nn.ModuleDict  # trunk, and head (v1) or projection and prototypes (v2)
     optimizers: dict[str, torch.optim.Optimizer]  # body, and in v1 head
     assignments: Tensor  # (h, n) int64, the pseudo-labels of each head; -1 before the first
-    memory: Tensor  # (v, n, d) embeddings of the crops of each image; v2
+    memory: Tensor  # (v, n, d) of the crops of each image: embeddings in v2, features in one pass
     losses: Tensor  # (2,) of this epoch: summed over its images, and how many these are
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
@@ -115,13 +116,15 @@ def begin(
     n_features = parts["trunk"].n_features
     n_heads, bank = 1, torch.empty(0)
     if mode == "v1":
-        parts["head"] = model.Head(n_features, cfg.model.n_clusters)
+        parts["head"] = heads.Head(n_features, cfg.model.n_clusters)
+        if cfg.training.one_pass:
+            bank = torch.zeros(1, n, n_features)
     elif mode == "v2":
         sizes = head_sizes(cfg.model, n)
-        parts["projection"] = model.Projection(
+        parts["projection"] = heads.Projection(
             n_features, cfg.model.projection, cfg.model.embedding
         )
-        parts["prototypes"] = model.Prototypes(cfg.model.embedding, sizes)
+        parts["prototypes"] = heads.Prototypes(cfg.model.embedding, sizes)
         n_heads = len(sizes)
         bank = torch.zeros(cfg.training.n_crops, n, cfg.model.embedding)
     net = devices.lay_out(nn.ModuleDict(parts).to(device))
@@ -151,6 +154,7 @@ def build_trunk(
         sobel=cfg.sobel,
         width=cfg.width,
         n_blocks=cfg.n_blocks,
+        n_halvings=cfg.n_halvings,
         n_hidden=cfg.n_hidden,
         pretrained=cfg.pretrained and is_given,
     )
@@ -246,7 +250,7 @@ def new_head(cfg: config.Training, state: State, n_labels: int) -> None:
     """A head that knows nothing, for so many labels, and its optimiser (paper, section 4)."""
     head = state.net["head"]
     if head.n_clusters != n_labels:  # PIC finds another number every time
-        head = model.Head(state.trunk.n_features, n_labels).to(state.device)
+        head = heads.Head(state.trunk.n_features, n_labels).to(state.device)
         state.net["head"] = head
     head.reset(state.chance(cfg))
     state.optimizers["head"] = head_optimizer(cfg, head)
@@ -275,11 +279,6 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def fill(target: dict[str, Tensor], saved: dict[str, Tensor], path: Path) -> None:
     """Copies the tensors of `path`; raises UserError with the first difference in shape."""
-    for name in sorted(target.keys() | saved.keys()):
-        found, expected = (tuple(t[name].shape) if name in t else "absent" for t in (saved, target))
-        if found != expected:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {expected}"
-            )
+    compare_shapes(path, saved, target)
     for name, tensor in target.items():
         tensor.copy_(saved[name])

@@ -22,7 +22,12 @@ from deepcluster_torch.state import State
 def recluster(cfg: config.Config, now: State, images: np.ndarray) -> dict[str, float]:
     """New pseudo-labels from all features, and a new head for them -> what is worth a curve."""
     began = time.perf_counter()
-    found = readout.features(now.net, images, cfg)
+    if cfg.training.one_pass and now.step:
+        found = now.memory[0]  # of an image that no epoch has drawn since: its last one
+    else:
+        found = readout.features(now.net, images, cfg)
+    if cfg.training.one_pass:
+        now.memory[0] = found
     clustering = time.perf_counter()
     seen = readout.points(found, cfg.model)[1]
     labels, training = now.assignments[0], cfg.training
@@ -58,7 +63,10 @@ def train_step(cfg: config.Config, now: State, images: Tensor, chosen: Tensor) -
     chance = now.chance(cfg.training, in_step=True)
     shown = augment.augment(images, views.large(cfg, images), chance)
     with devices.autocast(cfg.training, now.device):
-        logits = now.net["head"](now.trunk(shown))
+        features = now.trunk(shown)
+        logits = now.net["head"](features)
     value = loss.pseudo_label_loss(logits.float(), now.assignments[0][chosen])
     now.descend(value)
+    if cfg.training.one_pass:
+        now.memory[0, chosen] = features.detach().float()
     return value.detach()

@@ -9,18 +9,15 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import csv
-import logging
 import subprocess
 
 import numpy as np
 
-from common import UserError, bsds, cli, segmentations
+from common import UserError, bsds, cli, scoring, segmentations
 from common.run import Run
 from dfc_tf.config import Config
 
-log = logging.getLogger("dfc_tf.evaluate")
-
+NUMBERS = ("n_labels", "n_segments")
 PROTOCOL = (
     "n_labels and n_segments (connected pieces) are means over the pictures. all, fine, coarse and "
     "mean, where there are human segmentations: the best overlap of each human segment with a "
@@ -35,28 +32,13 @@ def main() -> None:
         root = str(Path(__file__).resolve().parents[1])
         sys.exit(subprocess.run(command, cwd=root).returncode)
     cfg, run, _ = cli.open_run(Config, __file__, "Score the segments of a run.")
-    rows = read_predictions(run.path / "predictions.csv")
+    rows = scoring.rows(run, NUMBERS)
     scores = {"n": len(rows)}
-    for name in ("n_labels", "n_segments"):
+    for name in NUMBERS:
         scores[name] = float(np.mean([int(row[name]) for row in rows]))
     if cfg.dataset.name == "bsds500" and not cfg.dataset.path:
         scores |= against_people(cfg, run, [row["name"] for row in rows])
-    run.write_json("scores.json", scores | {"protocol": PROTOCOL})
-    log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))
-
-
-def read_predictions(path: Path) -> list[dict[str, str]]:
-    """The rows of predictions.csv; raises UserError without a readable one."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not all(row["n_labels"] and row["n_segments"] for row in rows):
-            raise ValueError
-        return rows
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{path.parent} has no readable {path.name}: run pred.py on it first"
-        ) from None
+    scoring.write(run, scores, PROTOCOL)
 
 
 def against_people(cfg: Config, run: Run, names: list[str]) -> dict:

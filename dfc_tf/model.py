@@ -161,7 +161,7 @@ def save(path: Path, variables: dict[str, tf.Variable]) -> None:
 
 def load(path: Path, variables: dict[str, tf.Variable]) -> None:
     """Fills variables with what `save` wrote; raises UserError with the first difference."""
-    saved = weights.load(path, {name: tuple(v.shape) for name, v in variables.items()})
+    saved = weights.load(path, variables)
     for name, variable in variables.items():
         variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
 

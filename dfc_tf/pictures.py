@@ -1,7 +1,6 @@
 """The files of a segmentation: label map, pictures, areas, masks, and how it came to be."""
 
 import csv
-import json
 import logging
 from pathlib import Path
 from zipfile import BadZipFile
@@ -43,9 +42,9 @@ def snapshot(run: Run, name: str, step: int, labels: np.ndarray, training: confi
 def write(folder: Path, files: Path, picture: data.Picture, labels: np.ndarray) -> None:
     """Pictures into `folder`, data into `files`: labels (h, w) of a picture of the same size."""
     rgb = picture.rgb
-    means = mean_colours(rgb, labels)
+    means = images.mean_colours(rgb, labels)
     images.save_png(folder / "overlay.png", images.overlay(rgb, labels))
-    images.save_png(folder / "contours.png", contours(rgb, labels))
+    images.save_png(folder / "contours.png", images.contours(rgb, labels))
     images.save_png(folder / "palette.png", images.palette(int(labels.max()) + 1)[labels])
     images.save_png(folder / "mean_colour.png", means[labels])
     images.save_png(folder / "picture.png", rgb)
@@ -89,7 +88,8 @@ def write_baseline(folder: Path, path: Path, picture: data.Picture) -> None:
     try:
         with np.load(path, allow_pickle=False) as file:
             labels = file["labels"].astype(np.int64)
-        images.save_png(folder / "baseline.png", mean_colours(picture.rgb, labels)[labels])
+        means = images.mean_colours(picture.rgb, labels)
+        images.save_png(folder / "baseline.png", means[labels])
     except (OSError, ValueError, KeyError, BadZipFile):
         log.warning("%s cannot be read: no picture of the baseline", path)
 
@@ -99,33 +99,7 @@ def write_captions(folder: Path, names: list[str]) -> None:
     of = dict(CAPTIONS)
     if len(names) > 1:
         of = {f"{name}/{file}": text for name in names for file, text in CAPTIONS.items()}
-    captions = {name: {"title": title, "caption": text} for name, (title, text) in of.items()}
-    (folder / "captions.json").write_text(json.dumps(captions, indent=1))
-
-
-def mean_colours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean colour of each label from 0 to the largest: (k, 3) uint8, black where there is none.
-
-    rgb (h, w, 3) uint8, labels (h, w).
-    """
-    flat = labels.ravel()
-    sizes = np.maximum(np.bincount(flat), 1)
-    sums = [np.bincount(flat, rgb[..., c].ravel()) for c in range(3)]
-    return np.rint(np.stack(sums, 1) / sizes[:, None]).astype(np.uint8)
-
-
-def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) with the borders of labels (h, w) in yellow beside black."""
-    edge = np.zeros(labels.shape, bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    shadow = np.zeros_like(edge)
-    shadow[:, :-1] |= edge[:, 1:]
-    shadow[:-1] |= edge[1:]
-    drawn = rgb.copy()
-    drawn[shadow] = (0, 0, 0)
-    drawn[edge] = (255, 230, 0)
-    return drawn
+    images.write_captions(folder, of)
 
 
 def write_areas(path: Path, labels: np.ndarray, colours: np.ndarray) -> None:

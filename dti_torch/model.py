@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
+from common.weights import compare_shapes
 from dti_torch import config, encoder, loss, transformer
 
 MIN_RESPONSIBILITY = 1e-6
@@ -42,12 +43,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def fill(target: dict[str, Tensor], saved: dict[str, Tensor], path: Path) -> None:
     """Copies the tensors of `path`; raises UserError with the first difference in shape."""
-    for name in sorted(target.keys() | saved.keys()):
-        found, expected = (tuple(t[name].shape) if name in t else "absent" for t in (saved, target))
-        if found != expected:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {expected}"
-            )
+    compare_shapes(path, saved, target)
     for name, tensor in target.items():
         tensor.copy_(saved[name])
 

@@ -1,6 +1,5 @@
 """The pictures of a DTI run: prototypes, their evolution, moved prototypes, galleries."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +77,7 @@ def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:
     with torch.no_grad():
         moved, nearest = to_pixels(net.moved(batch)), net(batch).argmin(1).tolist()
     pictures.save_png(folder / "queries.png", _query_rows(queries, moved, nearest, scale))
-    captions = {name: {"title": title, "caption": text} for name, (title, text) in CAPTIONS.items()}
-    (folder / "captions.json").write_text(json.dumps(captions, indent=1))
+    pictures.write_captions(folder, CAPTIONS)
 
 
 def write_clusters(

@@ -11,6 +11,7 @@ import pytest
 pytest.register_assert_rewrite("tests.entry_scripts", "tests.every_paper")
 
 from tests.entry_scripts import Answer, one_line  # noqa: E402
+from tests.image_files import write, write_all_kinds, write_bad  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,22 @@ def refused(checkout):
         return reason
 
     return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures."""
+    for i in range(6):
+        write(tmp_path / f"my photos/{i}.png", seed=i)
+    return tmp_path / "my photos"
+
+
+@pytest.fixture
+def damaged(folder):
+    """The same, and three that cannot be read."""
+    return write_bad(folder)
+
+
+@pytest.fixture
+def all_kinds(tmp_path):
+    return write_all_kinds(tmp_path / "all kinds")

@@ -1,17 +1,30 @@
 """What holds of every paper's scripts: a suite takes a class over by a subclass with its own names.
 
-The fixtures checkout, whole, stopped and without are those of the conftest.py files.
+The fixtures are those of the conftest.py files, but for those that a class names.
 """
 
 import json
 import os
 import pickle
 import re
+import shutil
 import signal
+import sys
 
+import h5py
+import numpy as np
 import pytest
 
-from tests.entry_scripts import Harm, assert_the_same, copy_of, one_line, replace
+from common import UserError, cli
+from tests.entry_scripts import Harm, assert_the_same, change_config, copy_of, one_line, replace
+from tests.image_files import N_KINDS
+
+NO_CONFIG = [  # what a file holds, and why it is refused
+    ("", "expected sections"),
+    ("- a\n- b", "expected sections"),
+    ("model: {width: [", "is no YAML"),
+    ("model: {width: !!python/object/apply:os.getcwd []}", "is no YAML"),
+]
 
 
 class Machine:
@@ -29,6 +42,12 @@ class Machine:
     def test_what_stderr_says_is_the_log(self, whole):
         lines = whole[0].stderr.splitlines()
         assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d INFO ", line)] == []
+
+    def test_what_a_run_wrote_down_is_json(self, whole):
+        paths = [*whole[1].glob("*.json"), whole[1] / "images/captions.json"]
+        assert {"meta.json", "scores.json"} <= {path.name for path in paths}
+        for path in paths:
+            assert json.loads(path.read_text())
 
     def test_nobody_reads_stdout(self, checkout):
         answer = checkout.train(*self.quick, is_read=False)
@@ -91,8 +110,126 @@ class Interrupted:
         self.assert_the_same(run, whole)
 
 
+class Configs:
+    """config: the paper's class; the fixture wrong gives pairs of a file's text and the reason."""
+
+    config: type
+
+    def test_a_wrong_config_is_refused_with_the_key(self, checkout, monkeypatch, tmp_path, wrong):
+        text, reason = wrong
+        (tmp_path / "mine.yml").write_text(text)
+        monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
+        before = checkout.runs()
+        with pytest.raises(UserError) as error:
+            cli.start(self.config, str(checkout.paper / "train.py"))
+        assert reason in str(error.value) and checkout.runs() == before
+
+    def test_an_absent_config_is_one_line_that_names_those_there_are(self, checkout):
+        answer = checkout(f"{checkout.paper.name}/train.py", "--config", "mist.yml")
+        assert "no config mist.yml" in one_line(answer)
+        names = [path.name for path in checkout.paper.glob("configs/*.yml")]
+        assert [name for name in names if name not in answer.err] == []
+
+
+class Folders:
+    """of(folder): words for a short training on it; of_one_size: more for images of any size.
+
+    what, n: what the images of the fixture folder are called, and how many there are.
+    """
+
+    what, n = "images", 6
+    of_one_size = ("--dataset.size", 16)
+
+    def assert_scored(self, scores, n):
+        assert scores["n"] == n
+
+    def test_a_missing_and_an_empty_folder_are_refused(self, refused, tmp_path):
+        assert "absent" in refused(*self.of(tmp_path / "nowhere"))
+        (tmp_path / "empty").mkdir()
+        assert f"holds no {self.what[:-1]}" in refused(*self.of(tmp_path / "empty"))
+
+    def test_bad_images_are_skipped_named_and_counted(self, checkout, damaged):
+        answer = checkout.train(*self.of(damaged), "--dataset.max_bad", 0.4)
+        assert answer.code == 0, answer.err
+        log = (answer.run / "train.log").read_text()
+        for name in ("cut.jpg", "text.png", "zero.png"):
+            assert re.search(f"{name}'?: ", answer.err) and name in log
+        assert f"3 of {self.n + 3} {self.what} cannot be read" in log
+        self.assert_scored(checkout.score(answer.run), self.n)
+
+    def test_too_many_bad_images_are_refused(self, refused, damaged):
+        reason = f"3 of {self.n + 3} {self.what} cannot be read, more than dataset.max_bad 0.01"
+        assert reason in refused(*self.of(damaged))
+
+    def test_images_of_all_modes_sizes_and_names_train_together(self, checkout, all_kinds):
+        answer = checkout.train(*self.of(all_kinds), *self.of_one_size)
+        assert answer.code == 0, answer.err
+        self.assert_scored(checkout.score(answer.run), N_KINDS)
+
+    def test_images_that_changed_since_the_run_began_are_refused(self, checkout, folder):
+        run = checkout.train(*self.of(folder), strike="1:SIGTERM").run
+        path, another = sorted(folder.rglob("*.png"))[:2]
+        shutil.copy(path, path.with_name("new.png"))
+        assert re.search("not what (it was|they were)", one_line(checkout.resume(run)))
+        assert re.search("give (it|them) as --input", one_line(checkout.pred(run)))
+        path.with_name("new.png").unlink()
+        content = path.read_bytes()
+        shutil.copy(another, path)
+        assert re.search("not what (it was|they were)", one_line(checkout.resume(run)))
+        path.write_bytes(content)
+        resumed = checkout.resume(run)
+        assert resumed.code == 0, resumed.err
+
+
+class Predictions:
+    """predictions: the file that evaluate.py reads."""
+
+    predictions = "predictions.npz"
+
+    def assert_refused(self, answer):
+        assert f"no readable {self.predictions}: run pred.py on it first" in one_line(answer)
+
+    def test_an_output_that_cannot_be_written_is_refused(self, checkout, whole, tmp_path):
+        (tmp_path / "file").write_text("")
+        answer = checkout.pred(whole[1], "--out", tmp_path / "file" / "below")
+        assert "cannot write" in one_line(answer)
+
+    def test_new_images_that_are_absent_are_one_line(self, checkout, whole, tmp_path):
+        answer = checkout.pred(whole[1], "--input", tmp_path / "nowhere")
+        assert "nowhere is absent" in one_line(answer)
+        assert not list(whole[1].glob("predictions_nowhere"))
+
+    def test_evaluate_before_pred_is_one_line(self, checkout, whole, tmp_path):
+        run = copy_of(whole[1], tmp_path)
+        path, scores = run / self.predictions, (run / "scores.json").read_bytes()
+        for content in (path.read_bytes()[:70], b"a,b\n1,2\n"):  # a table is cut in its first row
+            path.write_bytes(content)
+            self.assert_refused(checkout.evaluate(run))
+        path.unlink()
+        self.assert_refused(checkout.evaluate(run))
+        assert (run / "scores.json").read_bytes() == scores
+
+    def test_a_pickle_in_the_predictions_is_refused_and_not_executed(
+        self, checkout, whole, tmp_path
+    ):
+        run, harm = copy_of(whole[1], tmp_path), Harm(tmp_path / "harm")
+        (run / self.predictions).write_bytes(pickle.dumps(harm))
+        self.assert_refused(checkout.evaluate(run))
+        if self.predictions.endswith(".npz"):
+            np.savez(run / self.predictions, clusters=np.array([harm], dtype=object))
+            self.assert_refused(checkout.evaluate(run))
+        assert not harm.path.exists()
+
+
 class Damaged:
+    """The fixture change gives what to change in the config of `stopped`: old, new, difference.
+
+    option: a key and its value in the tiny config; others: arrays that are not its weights.
+    """
+
     weights, state = "model.weights.h5", "state.h5"
+    option = ("--model.n_clusters", 4)
+    others = {"a": np.zeros(3)}
 
     def new_images(self, tmp_path):
         """Words that make pred.py read the weights."""
@@ -113,7 +250,39 @@ class Damaged:
 
     def test_no_intact_checkpoint_is_refused_by_name(self, checkout, stopped, tmp_path):
         run = copy_of(stopped, tmp_path)
-        (folder,) = run.glob("checkpoints/0*")
-        os.truncate(folder / self.state, 1000)
+        folders = list(run.glob("checkpoints/0*"))  # one, or more where a step took half a minute
+        for folder in folders:
+            os.truncate(folder / self.state, 1000)
         for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
-            assert "no intact checkpoint" in one_line(answer) and folder.name in answer.err
+            assert "no intact checkpoint" in one_line(answer)
+            assert folders and all(folder.name in answer.err for folder in folders)
+
+    def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
+        self, checkout, stopped, tmp_path, change
+    ):
+        run, (found, other, difference) = copy_of(stopped, tmp_path), change
+        change_config(run, found, other)
+        kept = sorted(run.glob("checkpoints/*"))
+        for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
+            assert "is of another model: " in one_line(answer) and difference in answer.err
+        assert sorted(run.glob("checkpoints/*")) == kept
+
+    def test_a_file_of_weights_of_something_else_is_refused(self, checkout, stopped, tmp_path):
+        run, path = copy_of(stopped, tmp_path), tmp_path / self.weights
+        if path.suffix == ".h5":
+            with h5py.File(path, "w") as file:
+                for name, values in self.others.items():
+                    file[name] = values
+        else:
+            from safetensors.numpy import save_file
+
+            save_file(self.others, path)
+        replace(run, self.weights, path.read_bytes())
+        for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
+            assert "a is (3,), the config expects absent" in one_line(answer)
+
+    def test_a_finished_run_and_other_options_are_refused_by_resume(self, checkout, whole, stopped):
+        assert "already finished" in one_line(checkout.resume(whole[1]))
+        key, value = self.option
+        answer = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
+        assert f"{key} 5: the resumed run has {value}" in one_line(answer)

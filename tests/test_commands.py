@@ -14,8 +14,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PAPER = ROOT / "dti_torch"  # it has all that a paper can have
 
 TRAIN = """
-import json, os, pathlib, signal, sys
+import json, os, pathlib, signal, subprocess, sys
 arguments = sys.argv[1:]
+if "--stop" in arguments:  # and go on as soon as somebody says so, again and again until the end
+    call = "while sleep 0.3; do kill -CONT %d 2>/dev/null || exit; done" % os.getpid()
+    subprocess.Popen(["sh", "-c", call], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(os.getpid(), signal.SIGSTOP)
 if "--fail" in arguments:
     sys.exit(3)
 if "--wait" in arguments:
@@ -124,6 +128,12 @@ def test_a_signal_reaches_the_training_once_and_ends_the_script(toy, script, num
     assert process.returncode == 128 + signal.SIGTERM, err
     assert err.count(f"got {int(signal.SIGTERM)}\n") == 1
     assert out == ""
+
+
+def test_a_training_that_is_stopped_for_a_while_is_waited_for_once(toy):
+    done = call("bash", "-x", "pipeline.sh", "--stop", "--fail", cwd=toy)  # -x: says what it does
+    assert (done.stdout, done.returncode) == ("", 3), done.stderr[-2000:]
+    assert done.stderr.count("+ wait ") == 1  # it was hundreds of times, at full speed
 
 
 def test_multi_pipeline_runs_the_seeds_and_keeps_the_lowest_loss(toy):

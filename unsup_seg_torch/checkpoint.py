@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common import UserError
 from common.run import Run
+from common.weights import compare_shapes
 
 
 def save(
@@ -88,13 +89,6 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def load(net: nn.Module, path: Path) -> None:
     """Fills a net; raises UserError with the first difference if the file is of another one."""
-    saved, expected = read(path), net.state_dict()
-    for name in sorted(saved.keys() | expected.keys()):
-        found, wanted = (
-            tuple(each[name].shape) if name in each else "absent" for each in (saved, expected)
-        )
-        if found != wanted:
-            raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {wanted}"
-            )
+    saved = read(path)
+    compare_shapes(path, saved, net.state_dict())
     net.load_state_dict(saved)

@@ -48,7 +48,7 @@ class Model:
     crf_iterations: int = 5  # of the dense CRF on the probabilities; 0: none
     # what joins to a hierarchy: pieces of the labels, or Felzenszwalb's regions of smoothed colours
     regions: Literal["labels", "felzenszwalb"] = "felzenszwalb"
-    height: float = 1.0  # at which it is cut for the one answer; higher: fewer regions
+    height: float = 3.5  # at which it is cut for the one answer; higher: fewer regions
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "width", "depth"):

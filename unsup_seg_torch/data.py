@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import re
 from collections.abc import Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -68,7 +69,8 @@ class Pictures:
 
 def _list(cfg: config.Dataset, split: str) -> tuple[list[Path], list[tuple[str, str]]]:
     if cfg.path:
-        return folders.list_images(Path(cfg.path).expanduser() / split)
+        found, unreadable = folders.list_images(Path(cfg.path).expanduser() / split)
+        return sorted(found, key=_in_time), unreadable
     if cfg.name in LABELLED:
         return [Path(path) for path in segmentations.load(cfg.name, split, cfg.root).paths], []
     if cfg.name == "folder":
@@ -85,6 +87,13 @@ def _list(cfg: config.Dataset, split: str) -> tuple[list[Path], list[tuple[str, 
     if not found:
         raise UserError("scikit-image and scikit-learn are absent: give a --dataset.path")
     return found, []
+
+
+def _in_time(path: Path) -> list[tuple[str, int, str]]:
+    """By numbers as numbers, so that frame_10 comes after frame_9."""
+    parts = re.split("([0-9]+)", str(path))  # text, number, text, ..., text
+    numbers = [*map(int, parts[1::2]), 0]
+    return list(zip(parts[::2], numbers, [*parts[1::2], ""], strict=True))
 
 
 def reduce(image: np.ndarray, max_side: int | None) -> np.ndarray:

@@ -26,7 +26,7 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         n_clusters: int = 16,
         *,
         n_regions: int | None = None,
-        height: float = 1.0,
+        height: float = 3.5,
         regions: str = "felzenszwalb",
         width: int = 16,
         depth: int = 4,

@@ -7,18 +7,15 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import csv
 import json
-import logging
 
 import numpy as np
 
-from common import UserError, bsds, cli, metrics, segmentations
+from common import UserError, bsds, cli, metrics, scoring, segmentations
 from common.run import Run
 from unsup_seg_torch import config
 
-log = logging.getLogger("unsup_seg_torch.evaluate")
-
+NUMBERS = ("n_labels", "n_regions")
 PROTOCOL = (
     "n_labels, n_regions: means over the pictures, of the network's labels and of the regions at "
     "model.height. Where people have segmented the pictures, as Arbelaez et al. 2011: covering, "
@@ -45,16 +42,14 @@ def main() -> None:
         },
     )
     score = {"wnet": of_regions, "segmenter": of_classes, "dino": of_features}[cfg.model.name]
-    scores = score(cfg, run, args)
-    run.write_json("scores.json", scores)
-    log.info(", ".join(f"{k} {v:.4g}" for k, v in scores.items() if isinstance(v, int | float)))
+    scoring.write(run, *score(cfg, run, args))
 
 
-def of_regions(cfg: config.Config, run: Run, args: argparse.Namespace) -> dict:
-    """W-Net: how many labels and regions, and how they agree with people's."""
-    rows = read_predictions(run.path / "predictions.csv")
+def of_regions(cfg: config.Config, run: Run, args: argparse.Namespace) -> tuple[dict, str]:
+    """W-Net: how many labels and regions, and how they agree with people's; the protocol."""
+    rows = scoring.rows(run, NUMBERS)
     scores: dict = {"n": len(rows)}
-    for name in ("n_labels", "n_regions"):
+    for name in NUMBERS:
         scores[name] = float(np.mean([int(row[name]) for row in rows]))
     if not cfg.dataset.path and cfg.dataset.name in ("bsds500", "ade20k", "camvid"):
         names = {row["path"]: row["name"] for row in rows}
@@ -64,22 +59,17 @@ def of_regions(cfg: config.Config, run: Run, args: argparse.Namespace) -> dict:
         scores |= against_people(run.path / "scales", names, truth, boundaries)
         baseline = against_people(run.path / "baseline", names, truth, boundaries)
         scores["baseline"] = {"name": "Felzenszwalb, three scales"} | baseline
-    return scores | {"protocol": PROTOCOL}
+    return scores, PROTOCOL
 
 
-def of_classes(cfg: config.SegmenterConfig, run: Run, args: argparse.Namespace) -> dict:
+def of_classes(cfg: config.SegmenterConfig, run: Run, args: argparse.Namespace) -> tuple[dict, str]:
     """Segmenter: what the confusion matrices say, of the network and of the baseline."""
-    path = run.path / "confusion.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            network, prior = (file[name] for name in ("network", "prior"))
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{run.path} has no readable {path.name}: run pred.py on it first"
-        ) from None
+    counts = scoring.arrays(run.path / "confusion.npz") or {}
     classes = run.meta["classes"]
-    if not network.shape == prior.shape == (len(classes), len(classes)):
-        raise UserError(f"{path} is of {len(network)} classes, the run has {len(classes)}")
+    if {name: each.shape for name, each in counts.items()} != dict.fromkeys(
+        ("network", "prior"), (len(classes),) * 2
+    ):
+        raise UserError(f"{run.path} has no readable confusion.npz: run pred.py on it first")
 
     def named(counts: np.ndarray) -> dict:
         scores = metrics.confusion_scores(counts)
@@ -87,47 +77,30 @@ def of_classes(cfg: config.SegmenterConfig, run: Run, args: argparse.Namespace) 
         return scores | {"iou": {name: iou for name, iou in each.items() if np.isfinite(iou)}}
 
     split = cfg.dataset.test_split or cfg.dataset.split or "the data set"
-    return {
-        "n": len(read_predictions(run.path / "predictions.csv", ("n_classes",))),
-        **named(network),
-        "baseline": {"name": "most frequent class at each place"} | named(prior),
-        "protocol": PROTOCOL_OF_CLASSES.format(split=split),
+    scores = {
+        "n": len(scoring.rows(run, ("n_classes",))),
+        **named(counts["network"]),
+        "baseline": {"name": "most frequent class at each place"} | named(counts["prior"]),
     }
+    return scores, PROTOCOL_OF_CLASSES.format(split=split)
 
 
-def of_features(cfg: config.DINOConfig, run: Run, args: argparse.Namespace) -> dict:
+def of_features(cfg: config.DINOConfig, run: Run, args: argparse.Namespace) -> tuple[dict, str]:
     """DINO: what pred.py has found the features worth, where the images have labels."""
-    scores: dict = {"n": len(read_predictions(run.path / "predictions.csv", ("nearest",)))}
+    scores: dict = {"n": len(scoring.predictions(run)["embeddings"])}
     path = run.path / "probes.json"
     if not path.exists():
-        return scores | {"protocol": "no labels: there is nothing to score the features with"}
+        return scores, "no labels: there is nothing to score the features with"
     try:
         found = json.loads(path.read_text())
-        return {
-            **scores,
-            **found["scores"],
+        scores |= found["scores"]
+        scores |= {
             "untrained": found["untrained"],
             "baseline": {"name": "raw pixels"} | found["pixels"],
-            "protocol": found["protocol"],
         }
+        return scores, found["protocol"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path} is broken: run pred.py again") from None
-
-
-def read_predictions(
-    path: Path, needed: tuple[str, ...] = ("n_labels", "n_regions")
-) -> list[dict[str, str]]:
-    """The rows of predictions.csv; raises UserError without a readable one."""
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        if not rows or not all(row[name] for row in rows for name in needed):
-            raise ValueError
-        return rows
-    except (OSError, ValueError, KeyError):
-        raise UserError(
-            f"{path.parent} has no readable {path.name}: run pred.py on it first"
-        ) from None
 
 
 def against_people(

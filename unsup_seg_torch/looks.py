@@ -56,7 +56,7 @@ def write(encoder: Encoder, args: argparse.Namespace, out: Path, max_bad: float)
     source = Path(args.input)
     try:
         if args.attention:
-            moving = source.is_dir() or media.is_moving(source)
+            moving = source.is_dir() or media.is_film(source)
             found = frames_of(args, max_bad)
             write_attention(encoder, found, out, args.size, args.mass, moving)
         if args.segments:

@@ -40,7 +40,7 @@ def write_baseline(to: run.Run, found: data.Pictures) -> None:
     for name, image in list(zip(found.names, found.images, strict=True))[:N_BASELINES]:
         labels = regions.baseline(image, (500.0,))[0].astype(np.int64)
         path = to.images / (name if len(found) > 1 else "") / "baseline.png"
-        images.save_png(path, mean_colours(image, labels)[labels])
+        images.save_png(path, images.mean_colours(image, labels)[labels])
 
 
 @torch.no_grad()
@@ -88,16 +88,16 @@ def write(
     """
     shown = {
         "picture": image,
-        "contours": contours(image, merged),
+        "contours": images.contours(image, merged),
         "labels": images.palette(n_clusters)[labels],
-        "mean_colour": mean_colours(image, merged)[merged],
+        "mean_colour": images.mean_colours(image, merged)[merged],
         "reconstruction": decoded,
         "ucm": images.to_uint8(1 - np.sqrt(ucm / max(ucm.max(), 1e-12))),
     }
     baseline = baseline.astype(np.int64)
     others = {
-        "overlay": np.rint(0.5 * image + 0.5 * shown["labels"]).astype(np.uint8),
-        "baseline": mean_colours(image, baseline)[baseline],
+        "overlay": images.overlay(image, labels),
+        "baseline": images.mean_colours(image, baseline)[baseline],
     }
     for name, picture in (shown | others).items():
         images.save_png(folder / f"{name}.png", picture)
@@ -134,34 +134,12 @@ def sheet(rows: list[list[np.ndarray]], gap: int = 4) -> np.ndarray:
     return canvas
 
 
-def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) with the borders of labels (h, w) in yellow beside black."""
-    edge, shadow = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
-    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
-    edge[1:] |= labels[1:] != labels[:-1]
-    shadow[:, :-1] |= edge[:, 1:]
-    shadow[:-1] |= edge[1:]
-    drawn = rgb.copy()
-    drawn[shadow] = (0, 0, 0)
-    drawn[edge] = (255, 230, 0)
-    return drawn
-
-
-def mean_colours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean colour of each label from 0 to the largest: (n, 3) uint8."""
-    flat = labels.ravel()
-    sizes = np.maximum(np.bincount(flat), 1)
-    sums = [np.bincount(flat, rgb[..., c].ravel()) for c in range(3)]
-    return np.rint(np.stack(sums, 1) / sizes[:, None]).astype(np.uint8)
-
-
 def write_captions(folder: Path, names: list[str]) -> None:
     """Captions for the report; of several pictures each has a section."""
     of = dict(CAPTIONS)
     for name in names if len(names) > 1 else []:
         of |= {f"{name}/{file}": text for file, text in list(CAPTIONS.items())[4:]}
-    captions = {name: {"title": title, "caption": text} for name, (title, text) in of.items()}
-    (folder / "captions.json").write_text(json.dumps(captions, indent=1))
+    images.write_captions(folder, of)
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]
 
-Of a transformer's run also: pred.py RUN --input movie.mp4 --attention, or --segments 6
+The frames of a film, a folder of them or a file, also become an animation. Of a transformer's run
+also: pred.py RUN --input film.mp4 --attention, or --segments 6
 """
 
 import sys
@@ -23,12 +24,13 @@ from tqdm import tqdm
 from common import UserError, cli, images
 from common.hierarchy import Hierarchy
 from common.run import Run
-from unsup_seg_torch import checkpoint, config, crf, data, pictures, regions, train, wnet
+from unsup_seg_torch import checkpoint, config, crf, data, media, pictures, regions, train, wnet
 
 log = logging.getLogger("unsup_seg_torch.pred")
 
 COLUMNS = ["path", "name", "height", "width", "n_labels", "n_regions", "largest_share"]
 MAX_SHOWN = 12  # rows of the overview
+MAX_FRAMES = 40  # of a film
 
 
 def main() -> None:
@@ -39,7 +41,7 @@ def main() -> None:
         "transformer looks.",
         input={
             "metavar": "FILE_OR_FOLDER",
-            "help": "new pictures, or a video; default: those of the training",
+            "help": "new pictures, or a film; default: those of the training",
         },
         out={
             "metavar": "DIR",
@@ -47,9 +49,9 @@ def main() -> None:
         },
         frames={
             "type": int,
-            "default": 0,
             "metavar": "N",
-            "help": "W-Net: the labels of so many pictures as an animation: frames of a video",
+            "help": "W-Net: the labels of so many pictures as an animation, and of a film so many "
+            f"frames; default: {MAX_FRAMES} of an input whose pictures are all of one size",
         },
         attention={
             "action": "store_true",
@@ -76,7 +78,7 @@ def main() -> None:
             "type": int,
             "default": 1000,
             "metavar": "N",
-            "help": "frames of a video, or pictures of a folder, that are read",
+            "help": "frames of a film, or pictures of a folder, that are read",
         },
     )
     if cfg.model.name != "wnet":
@@ -85,6 +87,8 @@ def main() -> None:
         return
     if args.attention or args.segments:
         raise UserError(f"{run.path} is of a W-Net, which has no attention and no tokens")
+    if args.frames is not None and args.frames < 0:
+        raise UserError(f"--frames is {args.frames}: expected 0 or more")
     net = load(cfg, run)
     if args.input is None:
         split, out = cfg.dataset.test_split, Path(args.out or run.path)
@@ -93,14 +97,28 @@ def main() -> None:
             raise UserError("the pictures are not what they were in training: give them as --input")
     else:
         source = Path(args.input)
+        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+        if media.is_film(source):
+            source = unpack(source, out, args.frames)
         new = dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         found = data.Pictures(new)
-        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
+    n_frames = args.frames
+    if n_frames is None:
+        is_film = args.input and len({image.shape for image in found.images}) == 1
+        n_frames = MAX_FRAMES if is_film and len(found) > 1 else 0
     try:
-        write(cfg, run, net, found, out, args.frames)
+        write(cfg, run, net, found, out, n_frames)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
     log.info("pictures: %d, %s", len(found), out / "predictions.csv")
+
+
+def unpack(source: Path, out: Path, n_frames: int | None) -> Path:
+    """The film's frames as a folder in out; raises UserError."""
+    try:
+        return media.unpack(source, out / "frames", n_frames or MAX_FRAMES)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}") from None
 
 
 def load(cfg: config.Config, run: Run) -> wnet.WNet:
@@ -125,13 +143,20 @@ class Segmentation(NamedTuple):
 
 
 @torch.no_grad()
+def probabilities(
+    net: wnet.WNet, image: np.ndarray, cfg: config.Config
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of an image uint8 (h, w, 3), seen at dataset.max_side: (k, h, w), and the image decoded."""
+    small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
+    found, decoded = net(small.to(next(net.parameters()).device))
+    decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
+    maps = regions.enlarge(found[0].cpu().numpy(), image.shape[:2])
+    return maps, images.resize(decoded, image.shape[:2])
+
+
 def segment(net: wnet.WNet, image: np.ndarray, cfg: config.Config) -> Segmentation:
     """Labels are found in the picture at dataset.max_side and refined at its own size."""
-    small = data.to_float(data.reduce(image, cfg.dataset.max_side)[None])
-    probabilities, decoded = net(small.to(next(net.parameters()).device))
-    decoded = images.to_uint8(decoded[0].permute(1, 2, 0).cpu().numpy())
-    decoded = images.resize(decoded, image.shape[:2])
-    maps = regions.enlarge(probabilities[0].cpu().numpy(), image.shape[:2])
+    maps, decoded = probabilities(net, image, cfg)
     if cfg.model.crf_iterations:
         maps = crf.refine(maps, image, cfg.model.crf_iterations)
     found = regions.hierarchy(maps, image, cfg.model)

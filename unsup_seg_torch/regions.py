@@ -7,13 +7,15 @@ from PIL import Image
 
 from common.bsds import components
 from common.hierarchy import Hierarchy, merge
-from unsup_seg_torch import config
+from unsup_seg_torch import config, data
 
-# Chosen on twenty pictures of BSDS500 train, for the covering at one height and at each picture's.
+SIDE = 240  # pixels: the longer side at which regions are found, whose constants are for it
+# Chosen on pictures of BSDS500 train, for the covering at one height and at each picture's.
 SMOOTHING, SCALE, MIN_PIXELS = 0.03, 150.0, 20  # of Felzenszwalb's regions, on smoothed colours
 PROBABILITIES_WEIGHT, CONTRAST_WEIGHT, SIZE_POWER = 0.2, 1.5, 0.3
+LEAST = 1e-6  # contrast, of a picture without any
 # At these heights a hierarchy is cut for the benchmark.
-HEIGHTS = tuple(float(f"{height:.3g}") for height in np.geomspace(0.05, 12, 24))
+HEIGHTS = tuple(float(f"{height:.3g}") for height in np.geomspace(0.5, 60, 24))
 BASELINE_SCALES = (200.0, 500.0, 1200.0)  # Felzenszwalb's; larger ones join more
 
 
@@ -33,8 +35,11 @@ def hierarchy(probabilities: np.ndarray, image: np.ndarray, cfg: config.Model) -
 
     `labels`: the connected pieces of the most probable labels. `felzenszwalb`: regions of colour.
     Either way the two neighbours join first whose mean colours and probabilities are most alike,
-    and between which there is least of an edge.
+    and between which there is least of an edge. Heights are relative to the edges of the picture,
+    so that one height serves pictures of little contrast and of much.
     """
+    size, image = image.shape[:2], data.reduce(image, SIDE)
+    probabilities = enlarge(probabilities, image.shape[:2])
     colours = smooth(image)
     labels = probabilities.argmax(0)
     if cfg.regions == "labels":
@@ -44,13 +49,10 @@ def hierarchy(probabilities: np.ndarray, image: np.ndarray, cfg: config.Model) -
     features = np.concatenate(
         [colours, PROBABILITIES_WEIGHT * probabilities.transpose(1, 2, 0)], axis=2
     )
-    return merge(
-        finest,
-        features,
-        steps(colours),
-        contrast_weight=CONTRAST_WEIGHT,
-        size_power=SIZE_POWER,
-    )
+    edges = steps(colours)
+    found = merge(finest, features, edges, contrast_weight=CONTRAST_WEIGHT, size_power=SIZE_POWER)
+    contrast = max(float(np.sqrt((edges**2).mean())), LEAST)
+    return Hierarchy(data.nearest(found.labels, size), found.pairs, found.heights / contrast)
 
 
 def smooth(image: np.ndarray) -> np.ndarray:

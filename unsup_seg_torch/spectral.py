@@ -93,10 +93,15 @@ def normalised_cut(ties: csr_array | np.ndarray, labels: np.ndarray) -> float:
 
 
 def k_way(ties: csr_array | np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """k segments by k-means on the first k eigenvectors, each point's scaled to length 1: (n,)."""
+    """k segments by the first k eigenvectors: (n,) from 0 to k - 1."""
+    return of_vectors(eigenvectors(ties, k)[1], seed)
+
+
+def of_vectors(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+    """As many segments as vectors (n, k), by k-means of each point's, scaled to length 1: (n,)."""
     from sklearn.cluster import KMeans
 
-    vectors = eigenvectors(ties, k)[1]
+    k = vectors.shape[1]
     rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return KMeans(k, n_init=4, random_state=seed).fit_predict(rows)
 

@@ -1,27 +1,15 @@
 """Bad input, bad data, damage and attack: one line each, and nothing lost."""
 
 import json
-import os
-import shutil
-import sys
 
-import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from clusterloss_tf.config import Config
-from common import UserError, cli
 from tests.clusterloss_tf.conftest import write_photos
-from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
-from tests.every_paper import Damaged, Machine
-
-
-def write(path, *size, seed=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, size or (8, 8, 3), np.uint8)
-    Image.fromarray(pixels).save(path, **options)
-    return path
+from tests.entry_scripts import Harm, change_config, copy_of, one_line
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.image_files import write, write_all_kinds, write_bad
 
 
 @pytest.fixture
@@ -37,56 +25,70 @@ class TestMachine(Machine):
     pass
 
 
-class TestDamaged(Damaged):
+class TestConfigs(Configs):
+    config = Config
+
+    @pytest.fixture(
+        params=[
+            *NO_CONFIG,
+            ("model: {depths: 3}", "no key model.depths; did you mean model.depth"),
+            ("model: {depth: deep}", "model.depth: expected int"),
+            ("model: {depth: 12}", "model.depth is 12: expected 4 and a multiple of 3"),
+            ("model: {depth: 13, bottleneck: true}", "expected 4 and a multiple of 6"),
+            ("model: {growth: 0}", "model.growth is 0: expected 1 or more"),
+            ("model: {dim: 0}", "model.dim is 0: expected 1 or more"),
+            ("model: {dropout: 1}", "model.dropout is 1.0: expected 0 or more, below 1"),
+            ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 1 or more"),
+            ("model: {n_clusters: -2}", "model.n_clusters is -2: expected 1 or more"),
+            ("dataset: {held_out: 1}", "dataset.held_out is 1.0: expected between 0 and 1"),
+            ("dataset: {protocol: open}", "dataset.protocol: expected one of seen, disjoint"),
+            ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
+            ("training: {loss: best}", "training.loss: expected one of facility"),
+            ("training: {refine: none}", "training.refine: expected one of greedy, pam, swap"),
+            ("training: {gamma: -1}", "training.gamma is -1.0: expected 0 or more"),
+            ("training: {lr: .nan}", "training.lr: expected a finite number"),
+            ("training: {lr: .inf}", "training.lr: expected a finite number"),
+            ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
+            ("training: {warmup: 1}", "training.warmup is 1.0: expected a share below 1"),
+            ("training: {milestones: [2]}", "training.milestones is (2.0,): expected shares"),
+            ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
+            ("training: {images_per_class: 1}", "training.images_per_class is 1: expected 2 or"),
+            ("training: {n_epochs: -1}", "training.n_epochs is -1: expected 0 or more"),
+        ]
+    )
+    def wrong(self, request):
+        return request.param
+
+
+class TestFolders(Folders):
+    n = 18
+    of_one_size = ("--dataset.size", 8)
+
+    of = staticmethod(of)
+
+    def assert_scored(self, scores, n):
+        assert np.isfinite(scores["recall_at_1"])  # of the test images, some of the n
+
+
+class TestPredictions(Predictions):
     pass
 
 
+class TestDamaged(Damaged):
+    option = ("--model.dim", 8)
+
+    @pytest.fixture(
+        params=[
+            ("dim: 8", "dim: 9", "embedding.bias is (8,), the config expects (9,)"),
+            ("growth: 4", "growth: 5", "the config expects"),
+            ("depth: 7", "depth: 10", "is absent, the config expects"),
+        ]
+    )
+    def change(self, request):
+        return request.param
+
+
 # ---- configuration
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "expected sections"),
-        ("- a\n- b", "expected sections"),
-        ("model: {depth: [", "is no YAML"),
-        ("model: {depth: !!python/object/apply:os.getcwd []}", "is no YAML"),
-        ("model: {depths: 3}", "no key model.depths; did you mean model.depth"),
-        ("model: {depth: deep}", "model.depth: expected int"),
-        ("model: {depth: 12}", "model.depth is 12: expected 4 and a multiple of 3"),
-        ("model: {depth: 13, bottleneck: true}", "expected 4 and a multiple of 6"),
-        ("model: {growth: 0}", "model.growth is 0: expected 1 or more"),
-        ("model: {dim: 0}", "model.dim is 0: expected 1 or more"),
-        ("model: {dropout: 1}", "model.dropout is 1.0: expected 0 or more, below 1"),
-        ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 1 or more"),
-        ("model: {n_clusters: -2}", "model.n_clusters is -2: expected 1 or more"),
-        ("dataset: {held_out: 1}", "dataset.held_out is 1.0: expected between 0 and 1"),
-        ("dataset: {protocol: open}", "dataset.protocol: expected one of seen, disjoint"),
-        ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
-        ("training: {loss: best}", "training.loss: expected one of facility"),
-        ("training: {refine: none}", "training.refine: expected one of greedy, pam, swap"),
-        ("training: {gamma: -1}", "training.gamma is -1.0: expected 0 or more"),
-        ("training: {lr: .nan}", "training.lr: expected a finite number"),
-        ("training: {lr: .inf}", "training.lr: expected a finite number"),
-        ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
-        ("training: {warmup: 1}", "training.warmup is 1.0: expected a share below 1"),
-        ("training: {milestones: [2]}", "training.milestones is (2.0,): expected shares"),
-        ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
-        ("training: {images_per_class: 1}", "training.images_per_class is 1: expected 2 or"),
-        ("training: {n_epochs: -1}", "training.n_epochs is -1: expected 0 or more"),
-    ],
-)
-def test_a_wrong_config_is_refused_with_the_key(checkout, monkeypatch, tmp_path, text, reason):
-    (tmp_path / "mine.yml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
-    before = checkout.runs()
-    with pytest.raises(UserError) as error:
-        cli.start(Config, str(checkout.paper / "train.py"))
-    assert reason in str(error.value) and checkout.runs() == before
-
-
-def test_an_absent_config_is_one_line_that_names_those_there_are(checkout):
-    assert "digits.yml" in one_line(checkout("clusterloss_tf/train.py", "--config", "digit.yml"))
 
 
 def test_the_command_line_wins_over_a_file_with_byte_order_mark_and_exponent(
@@ -112,10 +114,7 @@ def test_super_classes_where_there_are_none_are_refused(refused):
 # ---- images
 
 
-def test_folders_without_images_classes_or_pairs_are_refused(refused, tmp_path):
-    assert "absent" in refused(*of(tmp_path / "nowhere"))
-    (tmp_path / "empty").mkdir()
-    assert "holds no image" in refused(*of(tmp_path / "empty"))
+def test_folders_without_classes_or_pairs_are_refused(refused, tmp_path):
     write(tmp_path / "one/a.png")
     assert "has no labels: expected two sub-folders or more" in refused(*of(tmp_path / "one"))
     write(tmp_path / "single/a/0.png")
@@ -127,41 +126,14 @@ def test_folders_without_images_classes_or_pairs_are_refused(refused, tmp_path):
 
 @pytest.fixture
 def damaged(folder):
-    """Eighteen good images and three bad ones."""
-    os.truncate(write(folder / "a/cut.jpg", 64, 64, 3), 500)
-    (folder / "b/text.png").write_text("no picture")
-    (folder / "c/zero.png").write_bytes(b"")
+    write_bad(folder / "a")
     return folder
 
 
-def test_bad_images_are_skipped_named_and_counted(checkout, damaged):
-    answer = checkout.train(*of(damaged), "--dataset.max_bad", 0.4)
-    assert answer.code == 0, answer.err
-    log = (answer.run / "train.log").read_text()
-    for name in ("cut.jpg", "text.png", "zero.png"):
-        assert f"{name}': " in answer.err and name in log
-    assert "3 of 21 images cannot be read" in log
-
-
-def test_too_many_bad_images_are_refused(refused, damaged):
-    assert "3 of 21 images cannot be read, more than dataset.max_bad 0.01" in refused(*of(damaged))
-
-
-def test_images_of_all_modes_sizes_and_names_train_together(checkout, folder):
-    write(folder / "a/gray.png", 9, 5)
-    write(folder / "a/with\nbreak.png", 7, 7, 4)
-    write(folder / "é ü/é ü.png", 20, 30, 3)
-    write(folder / "é ü/tiny.png", 1, 1)
-    write(folder / "b/line.png", 1, 40)
-    turned = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
-    write(folder / "b/turned.jpg", 12, 6, exif=turned)
-    Image.new("CMYK", (8, 8), (9, 80, 30, 5)).save(folder / "c/cmyk.jpg")
-    Image.new("P", (8, 8), 3).save(folder / "c/palette.png")
-    Image.new("I;16", (8, 8), 40000).save(folder / "c/deep.png")
-    (folder / "circle").symlink_to(folder)
-    answer = checkout.train(*of(folder), "--dataset.size", 8)
-    assert answer.code == 0, answer.err
-    assert np.isfinite(checkout.score(answer.run)["recall_at_1"])
+@pytest.fixture
+def all_kinds(folder):
+    write_all_kinds(folder / "é ü")  # one more class
+    return folder
 
 
 @pytest.mark.parametrize("loss", ["facility", "triplet", "proxy_anchor"])
@@ -202,17 +174,14 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
     assert checkout.pred(run).code == 0
 
 
-@pytest.mark.parametrize("script", ["pred", "extract"])
-def test_an_output_that_cannot_be_written_is_refused(checkout, whole, tmp_path, script):
+def test_an_output_of_features_that_cannot_be_written_is_refused(checkout, whole, tmp_path):
     (tmp_path / "file").write_text("")
-    out = tmp_path / "file" / "below"
-    assert "cannot write" in one_line(checkout(f"clusterloss_tf.{script}", whole[1], "--out", out))
+    answer = checkout("clusterloss_tf.extract", whole[1], "--out", tmp_path / "file" / "below")
+    assert "cannot write" in one_line(answer)
 
 
-def test_new_images_and_features_that_are_absent_are_one_line(checkout, whole, tmp_path):
+def test_features_that_are_absent_or_too_few_are_one_line(checkout, whole, tmp_path):
     _, run = whole
-    assert "nowhere is absent" in one_line(checkout.pred(run, "--input", tmp_path / "nowhere"))
-    assert not list(run.glob("predictions_nowhere"))
     answer = checkout("clusterloss_tf/evaluate.py", run, "--gallery", tmp_path / "nowhere")
     assert "has no readable features" in one_line(answer)
     assert "--limit is 1: expected 2 or more" in one_line(
@@ -230,16 +199,6 @@ def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, whole
 # ---- damaged and foreign run folders
 
 
-def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
-    scores = (run / "scores.json").read_bytes()
-    for damage in (lambda path: os.truncate(path, 1000), os.unlink):
-        damage(run / "predictions.npz")
-        reason = "no readable predictions.npz: run pred.py on it first"
-        assert reason in one_line(checkout.evaluate(run))
-    assert (run / "scores.json").read_bytes() == scores
-
-
 def test_nan_in_embeddings_is_refused(checkout, whole, tmp_path):
     run = copy_of(whole[1], tmp_path)
     with np.load(run / "predictions.npz") as file:
@@ -249,58 +208,9 @@ def test_nan_in_embeddings_is_refused(checkout, whole, tmp_path):
     assert "embeddings have a NaN or an infinity" in one_line(checkout.evaluate(run))
 
 
-def test_a_pickle_in_arrays_is_refused_and_not_executed(checkout, whole, tmp_path):
-    run, harm = copy_of(whole[1], tmp_path), Harm(tmp_path / "harm")
-    features = np.array([[harm]], dtype=object)
-    np.save(tmp_path / "features.npy", features)
-    answer = checkout("clusterloss_tf/evaluate.py", run, "--gallery", tmp_path)
+def test_a_pickle_in_features_is_refused_and_not_executed(checkout, whole, tmp_path):
+    harm = Harm(tmp_path / "harm")
+    np.save(tmp_path / "features.npy", np.array([[harm]], dtype=object))
+    answer = checkout("clusterloss_tf/evaluate.py", whole[1], "--gallery", tmp_path)
     assert "has no readable features" in one_line(answer)
-    np.savez(run / "predictions.npz", embeddings=features)
-    assert "no readable predictions.npz" in one_line(checkout.evaluate(run))
     assert not harm.path.exists()
-
-
-@pytest.mark.parametrize(
-    ("found", "other", "difference"),
-    [
-        ("dim: 8", "dim: 9", "embedding.bias is (8,), the config expects (9,)"),
-        ("growth: 4", "growth: 5", "the config expects"),
-        ("depth: 7", "depth: 10", "is absent, the config expects"),
-    ],
-)
-def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
-    checkout, stopped, tmp_path, found, other, difference
-):
-    run = copy_of(stopped, tmp_path)
-    change_config(run, found, other)
-    for answer in (checkout.resume(run), checkout.pred(run)):
-        assert "is of another model: " in one_line(answer) and difference in answer.err
-    assert (run / "checkpoints/000000003").exists()
-
-
-def test_a_file_of_weights_of_something_else_is_refused(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
-    with h5py.File(tmp_path / "other.h5", "w") as file:
-        file["a"] = np.zeros(3)
-    replace(run, "model.weights.h5", (tmp_path / "other.h5").read_bytes())
-    assert "a is (3,), the config expects absent" in one_line(checkout.pred(run))
-
-
-def test_images_that_changed_since_the_run_began_are_refused(checkout, folder):
-    run = checkout.train(*of(folder), strike="1:SIGTERM").run
-    shutil.copy(folder / "a/00.png", folder / "a/new.png")
-    assert "not what it was" in one_line(checkout.resume(run))
-    assert "give it as --input" in one_line(checkout.pred(run))
-    (folder / "a/new.png").unlink()
-    assert checkout.resume(run).code == 0
-
-
-def test_a_finished_run_and_other_options_are_refused_by_resume(checkout, whole, stopped):
-    assert "already finished" in one_line(checkout.resume(whole[1]))
-    answer = checkout("clusterloss_tf/train.py", "--resume", stopped, "--model.dim", 5)
-    assert "--model.dim 5: the resumed run has 8" in one_line(answer)
-
-
-def test_what_a_run_wrote_down_is_json(whole):
-    for name in ("meta.json", "scores.json", "baseline.json", "images/captions.json"):
-        json.loads((whole[1] / name).read_text())

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field
@@ -307,12 +308,19 @@ def test_open_run_gives_config_run_and_options(start, paper, monkeypatch):
     assert open_run(paper, monkeypatch, f"digits/{run.path.name}")[1].path == run.path
 
 
+def test_without_a_run_it_is_the_newest(start, paper, monkeypatch):
+    with pytest.raises(UserError, match="no run yet: train.py makes one"):
+        open_run(paper, monkeypatch)
+    runs = [start("--tag", tag)[1] for tag in ("b", "a", "c")]
+    os.utime(runs[1].path / "config.yml", (2e9, 2e9))
+    assert open_run(paper, monkeypatch, "--n", "3")[1].path == runs[1].path
+
+
 def test_open_run_refuses_what_is_no_run_of_this_paper(start, paper, monkeypatch, tmp_path):
     _, run = start()
     for argv, reason in [
         ([tmp_path], "no run folder"),
         (["nope"], "no run folder"),
-        ([], "required: run"),
         ([run.path, "--inpt", "x"], "did you mean --input"),
         ([run.path, "--n", "x"], "Expected a .*int"),
     ]:

@@ -1,3 +1,4 @@
+import json
 import os
 import struct
 import zlib
@@ -182,6 +183,31 @@ def test_overlay_mixes_colours_and_leaves_negative_labels_bare():
     expected = (100 + images.palette(2).astype(float)) / 2
     assert np.abs(tinted[0, :2] - expected).max() <= 0.5
     assert tinted[0, 2].tolist() == [100, 100, 100]
+
+
+def test_mean_colours_are_those_of_the_labels():
+    rgb = np.array([[[10, 20, 30], [20, 40, 60]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
+    labels = np.array([[0, 0], [1, 3]])
+    found = images.mean_colours(rgb, labels)
+    assert found.tolist() == [[15, 30, 45], [0, 0, 0], [0, 0, 0], [255, 255, 255]]
+
+
+def test_contours_leave_the_inside_of_regions_as_it_is():
+    rgb = np.full((6, 8, 3), 50, np.uint8)
+    labels = np.zeros((6, 8), int)
+    labels[:, 4:] = 1
+    drawn = images.contours(rgb, labels)
+    assert (drawn[:, [0, 1, 2, 5, 6, 7]] == 50).all()
+    assert (drawn[:, 4] == (255, 230, 0)).all() and (drawn[:, 3] == 0).all()
+
+
+def test_captions_keep_their_order(tmp_path):
+    images.write_captions(tmp_path / "new", {"b.png": ("B", "First."), "a.png": ("A", "Second.")})
+    said = json.loads((tmp_path / "new" / "captions.json").read_text())
+    assert list(said.items()) == [
+        ("b.png", {"title": "B", "caption": "First."}),
+        ("a.png", {"title": "A", "caption": "Second."}),
+    ]
 
 
 def test_a_gif_keeps_its_frames_and_lasts_longer_on_the_last(tmp_path):

@@ -281,3 +281,13 @@ def test_confusion_matrices_add_up_and_score_by_hand():
 def test_pixel_accuracy_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no pixel"):
         metrics.pixel_accuracy([], [])
+
+
+def test_agreement_by_hand():
+    # clusters 0, 0, 1, 2 of labels 0, 0, 1, 1: one image of the third cluster is an error, and pure
+    found = metrics.agreement([0, 0, 1, 1], [0, 0, 1, 2])
+    assert found["acc"] == 3 / 4 and found["purity"] == 1
+    # entropies of labels log 2, of clusters 1.5 log 2, in common log 2: 1 / mean(1, 1.5)
+    assert found["nmi"] == pytest.approx(0.8)
+    # pairs together: 1 in both, 2 by labels, 1 by clusters, of 6: (1 - 1/3) / (1.5 - 1/3)
+    assert found["ari"] == pytest.approx(4 / 7)

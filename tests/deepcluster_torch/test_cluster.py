@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from common import UserError, metrics
-from deepcluster_torch import cluster
+from deepcluster_torch import cluster, merging
 
 
 def generator(seed=0):
@@ -253,23 +253,23 @@ def cheapest_joins(centres, sizes, n_groups):
 def test_groups_are_those_of_the_cheapest_joins(n_groups):
     random = np.random.default_rng(0)
     centres, sizes = random.normal(size=(25, 3)), random.integers(1, 50, 25)
-    found = cluster.merge(torch.from_numpy(centres), torch.from_numpy(sizes), n_groups)
+    found = merging.merge(torch.from_numpy(centres), torch.from_numpy(sizes), n_groups)
     assert found.tolist() == cheapest_joins(centres, sizes, n_groups).tolist()
 
 
 def test_over_clustered_blobs_are_put_together_again():
     points, labels = blobs(4, 100)
     fine = cluster.kmeans(points, 20, n_starts=3)
-    groups = cluster.merge(fine.centroids, torch.bincount(fine.assignments), 4)
+    groups = merging.merge(fine.centroids, torch.bincount(fine.assignments), 4)
     found = groups[fine.assignments].numpy()
     assert metrics.clustering_accuracy(labels.numpy(), found) == 1
 
 
 def test_an_empty_cluster_joins_the_group_at_its_place():
     centres = torch.tensor([[0.0], [100.0], [101.0], [1.0]])
-    assert cluster.merge(centres, torch.tensor([50, 50, 0, 0]), 2).tolist() == [0, 1, 1, 0]
+    assert merging.merge(centres, torch.tensor([50, 50, 0, 0]), 2).tolist() == [0, 1, 1, 0]
 
 
 def test_more_groups_than_clusters_are_refused():
     with pytest.raises(UserError, match="4 groups were asked for, of 3 clusters"):
-        cluster.merge(torch.zeros(3, 2), torch.ones(3), 4)
+        merging.merge(torch.zeros(3, 2), torch.ones(3), 4)

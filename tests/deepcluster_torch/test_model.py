@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common import UserError
-from deepcluster_torch import model
+from deepcluster_torch import heads, model
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_features_are_those_before_the_last_relu_and_the_head_puts_it_back(name)
     trunk = model.build(name, (3, 64, 64), n_hidden=32).eval()
     features = trunk(torch.rand(8, 3, 64, 64))
     assert (features < 0).any()
-    head = model.Head(32, 5)
+    head = heads.Head(32, 5)
     torch.testing.assert_close(head(features), head(features.relu()))
 
 
@@ -112,24 +112,24 @@ def test_weights_start_as_the_authors_do():
     assert convolution.weight.std().item() == pytest.approx((2 / (25 * 256)) ** 0.5, rel=0.01)
     assert linear.weight.std().item() == pytest.approx(0.01, rel=0.01)
     assert (convolution.bias == 0).all() and (linear.bias == 0).all()
-    head = model.Head(500, 200)
+    head = heads.Head(500, 200)
     assert head.weight.std().item() == pytest.approx(0.01, rel=0.02) and (head.bias == 0).all()
 
 
 def test_a_head_is_reset_by_the_generator_alone():
-    heads = [model.Head(6, 3) for _ in range(2)]
-    for head in heads:
+    pair = [heads.Head(6, 3) for _ in range(2)]
+    for head in pair:
         head.reset(torch.Generator().manual_seed(4))
-    assert torch.equal(heads[0].weight, heads[1].weight)
+    assert torch.equal(pair[0].weight, pair[1].weight)
 
 
 def test_embeddings_have_length_1():
-    projection = model.Projection(20, 16, 8)
+    projection = heads.Projection(20, 16, 8)
     torch.testing.assert_close(projection(torch.randn(9, 20)).norm(dim=1), torch.ones(9))
 
 
 def test_prototypes_are_centroids_of_length_1_and_are_not_learned():
-    prototypes = model.Prototypes(4, (3, 5))
+    prototypes = heads.Prototypes(4, (3, 5))
     centroids = torch.randn(5, 4)
     prototypes.set(1, centroids)
     embeddings = nn.functional.normalize(torch.randn(7, 4))

@@ -122,8 +122,9 @@ def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole
         V1,
         (*V1, "--training.optimizer", "adam", "--training.lr", 1e-3, "--training.head_lr", 0.05),
         (*V1, "--model.clustering", "pic"),
+        (*V1, "--training.one_pass", True),
     ],
-    ids=["v1", "adam", "pic"],
+    ids=["v1", "adam", "pic", "one pass"],
 )
 def test_a_stopped_v1_goes_on_as_if_never_stopped(checkout, more):
     expected = checkout.train(*more).run

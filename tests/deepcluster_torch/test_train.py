@@ -1,5 +1,6 @@
 """The training on images whose clusters are known, without a run folder."""
 
+import dataclasses
 import logging
 import math
 
@@ -132,6 +133,30 @@ def test_a_new_head_every_epoch_forgets_and_a_warm_start_does_not(images):
         assert torch.equal(now.net["head"].weight, before) == warm_start
         if warm_start:  # ids keep their meaning, though the features have moved
             assert (now.assignments[0] == labels).float().mean() > 0.5
+
+
+def test_in_one_pass_the_crops_features_are_clustered_in_the_place_of_a_pass(images, monkeypatch):
+    pixels, kinds = images
+    cfg = config_of("v1", {"pca_dim": 2}, one_pass=True, lr=0.01)
+    now, passes = begin(cfg, pixels), []
+    own = readout.features
+    monkeypatch.setattr(readout, "features", lambda *given: passes.append(now.epoch) or own(*given))
+    for epoch in range(3):
+        before = now.memory.clone()
+        for _ in train.train_epoch(cfg, now, pixels):
+            pass
+        drawn = v1.order(cfg.training, now_at(now, epoch)).unique()
+        changed = (now.memory[0] != before[0]).any(1).nonzero().flatten()
+        if epoch:  # in the first, the pass has changed all of them
+            assert changed.tolist() == drawn.tolist()
+    now.memory[0] = torch.randn(now.memory[0].shape) + 20 * torch.eye(3, now.memory.shape[2])[kinds]
+    v1.recluster(cfg, now, pixels)
+    assert metrics.clustering_accuracy(kinds, now.assignments[0].numpy()) == 1
+    assert passes == [0]
+
+
+def now_at(now, epoch):
+    return dataclasses.replace(now, epoch=epoch)
 
 
 def test_between_two_clusterings_labels_stay(images):

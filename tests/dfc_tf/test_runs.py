@@ -87,11 +87,6 @@ def test_the_same_seed_gives_the_same_run_and_another_one_another(checkout, whol
     assert not np.array_equal(labels(other), labels(run))
 
 
-def test_a_finished_run_is_not_resumed(checkout, whole):
-    answer = checkout.resume(whole[1])
-    assert answer.code == 2 and "already finished" in answer.err
-
-
 def test_a_second_run_gets_a_suffix(checkout):
     first, second = (checkout.train("--tag", "twice").run for _ in range(2))
     assert second.name == f"{first.name}_2"

@@ -1,32 +1,14 @@
 """Bad input, bad data, damage and attack: one line each, and nothing lost."""
 
 import json
-import os
-import sys
 
 import numpy as np
 import pytest
-from PIL import Image
-from safetensors.numpy import save_file
 
-from common import UserError, cli
 from dti_torch.config import Config
-from tests.entry_scripts import Harm, change_config, copy_of, one_line, replace
-from tests.every_paper import Damaged, Machine
-
-
-def write(path, *size, seed=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, size or (8, 8), np.uint8)
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-@pytest.fixture
-def photos(tmp_path):
-    for i in range(6):
-        write(tmp_path / f"photos/{i}.png", seed=i)
-    return tmp_path / "photos"
+from tests.entry_scripts import change_config, copy_of, one_line
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.image_files import write
 
 
 def of(folder, k=2):
@@ -39,51 +21,68 @@ class TestMachine(Machine):
     pass
 
 
+class TestConfigs(Configs):
+    config = Config
+
+    @pytest.fixture(
+        params=[
+            *NO_CONFIG,
+            (
+                "model: {n_prototype: 3}",
+                "no key model.n_prototype; did you mean model.n_prototypes",
+            ),
+            ("model: {n_prototypes: many}", "model.n_prototypes: expected int"),
+            ("model: {transformations: [identity, rotate]}", "model.transformations: expected"),
+            ("model: {n_prototypes: 0}", "model.n_prototypes is 0: expected 1 or more"),
+            ("model: {n_prototypes: -3}", "model.n_prototypes is -3: expected 1 or more"),
+            ("model: {transformations: []}", "model.transformations is []"),
+            ("model: {curriculum: [1]}", "model.curriculum is (1.0,): expected 3"),
+            ("model: {curriculum: [3, 2, 1]}", "expected epochs in rising order"),
+            ("model: {curriculum: [-1, 2, 3]}", "expected epochs in rising order"),
+            ("model: {kernel_size: 4}", "model.kernel_size is 4: expected odd"),
+            ("model: {var_min: 0}", "model.var_min is 0.0: expected more than 0"),
+            ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
+            ("dataset: {margin: -1}", "dataset.margin is -1: expected 0 or more"),
+            ("training: {lr: .nan}", "training.lr: expected a finite number"),
+            ("training: {lr: .inf}", "training.lr: expected a finite number"),
+            ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
+            ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
+            ("training: {n_epochs: 0}", "training.n_epochs is 0: expected 1 or more"),
+        ]
+    )
+    def wrong(self, request):
+        return request.param
+
+
+class TestFolders(Folders):
+    of = staticmethod(of)
+
+
+class TestPredictions(Predictions):
+    pass
+
+
 class TestDamaged(Damaged):
     weights, state = "model.safetensors", "state.safetensors"
+    option = ("--model.n_prototypes", 4)
+
+    @pytest.fixture(
+        params=[
+            (
+                "n_prototypes: 4",
+                "n_prototypes: 5",
+                "prototypes is (4, 1, 10, 10), the config expects (5, 1, 10, 10)",
+            ),
+            ("encoder: strided", "encoder: resnet20", "encoder.layers"),
+            ("- tps", "- color", "regressors.2"),
+            ("name: dtikmeans", "name: dtigmm", "is absent, the config expects (4,)"),
+        ]
+    )
+    def change(self, request):
+        return request.param
 
 
 # ---- configuration
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "expected sections"),
-        ("- a\n- b", "expected sections"),
-        ("model: {n_prototypes: [", "is no YAML"),
-        ("model: {n_prototypes: !!python/object/apply:os.getcwd []}", "is no YAML"),
-        ("model: {n_prototype: 3}", "no key model.n_prototype; did you mean model.n_prototypes"),
-        ("model: {n_prototypes: many}", "model.n_prototypes: expected int"),
-        ("model: {transformations: [identity, rotate]}", "model.transformations: expected"),
-        ("model: {n_prototypes: 0}", "model.n_prototypes is 0: expected 1 or more"),
-        ("model: {n_prototypes: -3}", "model.n_prototypes is -3: expected 1 or more"),
-        ("model: {transformations: []}", "model.transformations is []"),
-        ("model: {curriculum: [1]}", "model.curriculum is (1.0,): expected 3"),
-        ("model: {curriculum: [3, 2, 1]}", "expected epochs in rising order"),
-        ("model: {curriculum: [-1, 2, 3]}", "expected epochs in rising order"),
-        ("model: {kernel_size: 4}", "model.kernel_size is 4: expected odd"),
-        ("model: {var_min: 0}", "model.var_min is 0.0: expected more than 0"),
-        ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
-        ("dataset: {margin: -1}", "dataset.margin is -1: expected 0 or more"),
-        ("training: {lr: .nan}", "training.lr: expected a finite number"),
-        ("training: {lr: .inf}", "training.lr: expected a finite number"),
-        ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
-        ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
-        ("training: {n_epochs: 0}", "training.n_epochs is 0: expected 1 or more"),
-    ],
-)
-def test_a_wrong_config_is_refused_with_the_key(checkout, monkeypatch, tmp_path, text, reason):
-    (tmp_path / "mine.yml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
-    before = checkout.runs()
-    with pytest.raises(UserError) as error:
-        cli.start(Config, str(checkout.paper / "train.py"))
-    assert reason in str(error.value) and checkout.runs() == before
-
-
-def test_an_absent_config_is_one_line_that_names_those_there_are(checkout):
-    assert "digits.yml" in one_line(checkout("dti_torch/train.py", "--config", "mist.yml"))
 
 
 def test_the_command_line_wins_over_a_file_with_byte_order_mark_and_exponent(checkout, tmp_path):
@@ -95,65 +94,17 @@ def test_the_command_line_wins_over_a_file_with_byte_order_mark_and_exponent(che
     assert answer.code == 0 and "epoch 1 of 1" in answer.err, answer.err
 
 
-def test_more_prototypes_than_images_are_refused(refused, photos):
+def test_more_prototypes_than_images_are_refused(refused, folder):
     reason = "model.n_prototypes is 7, but there are only 6 images"
-    assert reason in refused(*of(photos, k=7))
+    assert reason in refused(*of(folder, k=7))
 
 
 # ---- images
 
 
-def test_a_missing_an_empty_and_a_lonely_folder_are_refused(refused, tmp_path):
-    assert "absent" in refused(*of(tmp_path / "nowhere"))
-    (tmp_path / "empty").mkdir()
-    assert "holds no image" in refused(*of(tmp_path / "empty"))
+def test_a_lonely_image_is_refused(refused, tmp_path):
     write(tmp_path / "one/a.png")
     assert "only 1 image: clustering needs two" in refused(*of(tmp_path / "one", k=1))
-
-
-@pytest.fixture
-def damaged(photos):
-    """Five good images and three bad ones."""
-    os.truncate(write(photos / "cut.jpg", 64, 64), 500)
-    (photos / "text.png").write_text("no picture")
-    (photos / "zero.png").write_bytes(b"")
-    return photos
-
-
-def test_bad_images_are_skipped_named_and_counted(checkout, damaged):
-    answer = checkout.train(*of(damaged), "--dataset.max_bad", 0.4)
-    assert answer.code == 0, answer.err
-    log = (answer.run / "train.log").read_text()
-    for name in ("cut.jpg", "text.png", "zero.png"):
-        assert f"{name}': " in answer.err and name in log
-    assert "3 of 9 images cannot be read" in log
-    assert checkout.score(answer.run)["n"] == 6
-
-
-def test_too_many_bad_images_are_refused(refused, damaged):
-    assert "3 of 9 images cannot be read, more than dataset.max_bad 0.01" in refused(*of(damaged))
-
-
-def test_images_of_all_modes_sizes_and_names_train_together(checkout, tmp_path):
-    folder = tmp_path / "all kinds"
-    write(folder / "gray.png", 9, 5)
-    write(folder / "with\nbreak.png", 7, 7, 4)
-    write(folder / "é ü.png", 20, 30, 3)
-    write(folder / "tiny.png", 1, 1)
-    write(folder / "line.png", 1, 40)
-    write(
-        folder / "turned.jpg",
-        12,
-        6,
-        exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0",
-    )
-    Image.new("CMYK", (8, 8), (9, 80, 30, 5)).save(folder / "cmyk.jpg")
-    Image.new("P", (8, 8), 3).save(folder / "palette.png")
-    Image.new("I;16", (8, 8), 40000).save(folder / "deep.png")
-    (folder / "circle").symlink_to(folder)
-    answer = checkout.train(*of(folder, k=3), "--dataset.size", 16)
-    assert answer.code == 0, answer.err
-    assert checkout.score(answer.run)["n"] == 9
 
 
 @pytest.mark.parametrize("name", ["dtikmeans", "dtigmm"])
@@ -221,71 +172,7 @@ def test_empty_clusters_start_again_and_are_logged(checkout):
     assert checkout.score(answer.run)["n_empty_clusters"] < 3
 
 
-def test_an_output_that_cannot_be_written_is_refused(checkout, whole, tmp_path):
-    _, run = whole
-    (tmp_path / "file").write_text("")
-    answer = checkout.pred(run, "--out", tmp_path / "file" / "below")
-    assert "cannot write" in one_line(answer)
-
-
-def test_new_images_that_are_absent_are_one_line(checkout, whole, tmp_path):
-    _, run = whole
-    assert "nowhere is absent" in one_line(checkout.pred(run, "--input", tmp_path / "nowhere"))
-    assert not list(run.glob("predictions_nowhere"))
-
-
 # ---- damaged and foreign run folders
-
-
-def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
-    scores = (run / "scores.json").read_bytes()
-    os.truncate(run / "predictions.npz", 1000)
-    assert "no readable predictions.npz: run pred.py on it first" in one_line(
-        checkout.evaluate(run)
-    )
-    (run / "predictions.npz").unlink()
-    assert "no readable predictions.npz: run pred.py on it first" in one_line(
-        checkout.evaluate(run)
-    )
-    assert (run / "scores.json").read_bytes() == scores
-
-
-def test_a_pickle_in_the_predictions_is_refused_and_not_executed(checkout, whole, tmp_path):
-    run, harm = copy_of(whole[1], tmp_path), Harm(tmp_path / "harm")
-    np.savez(run / "predictions.npz", clusters=np.array([harm], dtype=object))
-    assert "no readable predictions.npz" in one_line(checkout.evaluate(run))
-    assert not harm.path.exists()
-
-
-@pytest.mark.parametrize(
-    ("found", "other", "difference"),
-    [
-        (
-            "n_prototypes: 4",
-            "n_prototypes: 5",
-            "prototypes is (4, 1, 10, 10), the config expects (5, 1, 10, 10)",
-        ),
-        ("encoder: strided", "encoder: resnet20", "encoder.layers"),
-        ("- tps", "- color", "regressors.2"),
-        ("name: dtikmeans", "name: dtigmm", "is absent, the config expects (4,)"),
-    ],
-)
-def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
-    checkout, stopped, tmp_path, found, other, difference
-):
-    run = copy_of(stopped, tmp_path)
-    change_config(run, found, other)
-    for answer in (checkout.resume(run), checkout.pred(run)):
-        assert "is of another model: " in one_line(answer) and difference in answer.err
-    assert (run / "checkpoints/000000003").exists()
-
-
-def test_a_file_of_weights_of_something_else_is_refused(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
-    save_file({"embedding": np.zeros(3)}, tmp_path / "other.safetensors")
-    replace(run, "model.safetensors", (tmp_path / "other.safetensors").read_bytes())
-    assert "embedding is (3,), the config expects absent" in one_line(checkout.pred(run))
 
 
 def test_another_number_of_images_is_no_way_to_go_on(checkout, stopped, tmp_path):
@@ -307,18 +194,3 @@ def test_images_of_another_config_are_refused(
     run = copy_of(stopped, tmp_path)
     change_config(run, found, other)
     assert difference in one_line(checkout.pred(run))
-
-
-def test_images_that_changed_since_the_run_began_are_refused(checkout, photos):
-    run = checkout.train(*of(photos), strike="1:SIGTERM").run
-    write(photos / "new.png", seed=9)
-    assert "not what it was" in one_line(checkout.resume(run))
-    assert "give it as --input" in one_line(checkout.pred(run))
-    (photos / "new.png").unlink()
-    assert checkout.resume(run).code == 0
-
-
-def test_a_finished_run_and_other_options_are_refused_by_resume(checkout, whole, stopped):
-    assert "already finished" in one_line(checkout.resume(whole[1]))
-    answer = checkout("dti_torch/train.py", "--resume", stopped, "--model.n_prototypes", 5)
-    assert "--model.n_prototypes 5: the resumed run has 4" in one_line(answer)

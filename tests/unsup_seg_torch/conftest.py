@@ -2,8 +2,10 @@
 
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 from sklearn.datasets import load_sample_images
 
 from tests.entry_scripts import Checkout
@@ -50,6 +52,24 @@ def photos(tmp_path_factory):
     ):
         Image.fromarray(image).resize(size).save(folder / f"{name}.png")
     return folder
+
+
+@pytest.fixture(scope="session")
+def people(tmp_path_factory, photos):
+    """A data root: BSDS500 val of the two photographs, which two people have cut in half."""
+    root = tmp_path_factory.mktemp("people")
+    for kind in ("images", "groundTruth"):
+        (root / f"BSDS500/data/{kind}/val").mkdir(parents=True)
+    for path in photos.iterdir():
+        with Image.open(path) as image:
+            halves = np.ones((image.height, image.width), np.uint16)
+            image.save(root / "BSDS500/data/images/val" / path.name)
+        halves[:, halves.shape[1] // 2 :] = 2
+        cells = np.empty((1, 2), object)
+        cells[0, :] = [{"Segmentation": halves}] * 2
+        truth = root / f"BSDS500/data/groundTruth/val/{path.stem}.mat"
+        savemat(truth, {"groundTruth": cells})
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -57,3 +57,11 @@ def test_segmenters_preset_for_ade20k_is_the_papers():
 def test_a_single_picture_is_seen_whole():
     cfg = load("single.yml")
     assert cfg.dataset.crop is None and cfg.training.batch_size == cfg.training.crops == 1
+
+
+def test_two_cores_train_on_all_of_train_and_never_on_what_is_scored():
+    cfg = load("cpu.yml")
+    dataset = cfg.dataset
+    assert (dataset.name, dataset.split, dataset.test_split) == ("bsds500", "train", "val")
+    assert dataset.n_images is None
+    assert data.n_batches(cfg, 200) * cfg.training.n_epochs == 1400  # as its header says

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unsup_seg_torch import config, data, flags
 
@@ -75,3 +76,22 @@ def test_short_options_become_keys():
         *("--training.lr=0.1", "--model.pretrained=true", "--training.save_logs=true"),
         *("--config", "cpu.yml"),
     ]
+
+
+def test_frames_come_in_the_order_of_their_numbers(tmp_path):
+    for name in ("f10.png", "f9.png", "f1b2.png", "10.png", "9.png"):
+        Image.new("RGB", (6, 4)).save(tmp_path / name)
+    found = data.Pictures(config.Dataset(name="folder", path=str(tmp_path)))
+    assert found.names == ["9", "10", "f1b2", "f9", "f10"]
+
+
+def test_scenes_of_ade20k_are_those_of_its_folders(tmp_path):
+    for kind, suffix in (("images", "jpg"), ("annotations", "png")):
+        for split, n in (("training", 3), ("validation", 1)):
+            for i in range(n):
+                path = tmp_path / f"ADEChallengeData2016/{kind}/{split}/{split}_{i}.{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB" if suffix == "jpg" else "L", (12, 8)).save(path)
+    dataset = config.Dataset(name="ade20k", split="train", root=str(tmp_path), n_images=2)
+    assert data.Pictures(dataset).names == ["training_0", "training_1"]
+    assert data.Pictures(dataset, "val").names == ["validation_0"]

@@ -54,6 +54,28 @@ def test_a_label_decides_where_colours_do_not(scene):
     assert same(labels.regions(2), truth == 2)
 
 
+def test_a_picture_of_twice_the_size_has_the_same_regions(scene, monkeypatch):
+    image, probabilities, _, _ = scene
+    monkeypatch.setattr(regions, "SIDE", max(image.shape))
+    small = regions.hierarchy(probabilities, image, config.Model())
+    larger = [np.repeat(np.repeat(each, 2, -2), 2, -1) for each in (probabilities, image[..., 0])]
+    image = np.repeat(np.repeat(image, 2, 0), 2, 1)
+    large = regions.hierarchy(larger[0], image, config.Model())
+    assert large.labels.shape == image.shape[:2]
+    assert alike(large.regions(2)[::2, ::2], small.regions(2))
+
+
+def test_a_height_asks_for_contrast_as_the_picture_goes(scene):
+    image, probabilities, truth, _ = scene
+    halved = np.rint(64 + image / 2).astype(np.uint8)
+    alone = np.ones((1, *truth.shape), np.float32)
+    heights = [
+        regions.hierarchy(alone, each, config.Model()).heights.max() for each in (image, halved)
+    ]
+    # costs are squares of contrast, relative to it; without that the ratio were 4
+    assert 1.5 < heights[0] / heights[1] < 2.7
+
+
 def test_a_step_is_seen_on_both_of_its_sides():
     values = np.zeros((4, 6, 2))
     values[:, 3:] = (3, 4)  # a distance of 5

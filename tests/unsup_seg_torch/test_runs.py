@@ -6,10 +6,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from common import images
-from tests.entry_scripts import assert_the_same, copy_of, lines, weights
+from tests.entry_scripts import assert_the_same, lines, one_line, weights
 from tests.every_paper import Interrupted
 
 FILES = "config.yml meta.json train.log metrics.jsonl scores.json predictions.csv report.html"
@@ -85,38 +84,33 @@ def test_other_ways_to_train_run_and_lower_both_losses(checkout, options):
 
 
 def test_the_command_of_the_original_repository_works_in_the_folder(checkout, photos):
-    words = "--model=wnet --batch-size=16 --epochs=1 --learning-rate=0.001 --pretrained"
-    options = [*words.split(), "--save-model", "--save-logs", "--config", "tiny.yml"]
-    answer = checkout("train", *options, cwd="unsup_seg_torch")
+    words = "--model=wnet --batch-size=16 --epochs=30 --learning-rate=0.001 --pretrained"
+    words += " --save-model --save-logs"
+    options = ["--dataset.n_images", 1, "--training.crops", 2, "--training.n_epochs", 2]
+    options += ["--model.width", 4]  # and all else as it is where nothing is given
+    answer = checkout("train", *words.split(), *options, cwd="unsup_seg_torch")
     assert answer.code == 0, answer.err
     assert answer.err.count("there are no pretrained weights") == 1
     run = answer.run
     assert (run / "images/losses.png").exists() and (run / "model.safetensors").exists()
-    given = checkout.train("--model.weights", run / "model.safetensors", "--training.n_epochs", 1)
+    text = (run / "config.yml").read_text()
+    assert "name: photographs" in text and "batch_size: 16" in text and "lr: 0.001" in text
+    options += ["--config", "embedded.yml", "--model.weights", run / "model.safetensors"]
+    given = checkout("unsup_seg_torch/train.py", *options)
     assert given.code == 0 and "weights of" in given.err, given.err
 
 
 def test_new_pictures_are_segmented_beside_the_run(checkout, whole, photos, tmp_path):
     _, run = whole
-    answer = checkout.pred(run, "--input", photos, "--out", tmp_path / "new", "--frames", 2)
+    answer = checkout.pred(run, "--input", photos, "--out", tmp_path / "new")
     assert answer.code == 0, answer.err
-    with Image.open(tmp_path / "new/images/frames.gif") as animation:
-        assert animation.n_frames == 2
+    assert not (tmp_path / "new/images/frames.gif").exists()  # they are not of one size
     found, expected = (np.load(folder / "scales/temple.npy") for folder in (tmp_path / "new", run))
     assert np.array_equal(found, expected)
 
 
-def test_segments_are_scored_against_people(checkout, whole, photos, tmp_path):
-    root = tmp_path / "data"
-    for kind in ("images", "groundTruth"):
-        (root / f"BSDS500/data/{kind}/val").mkdir(parents=True)
-    halves = np.ones((40, 60), np.uint16)
-    halves[:, 30:] = 2
-    cells = np.empty((1, 2), object)
-    cells[0, :] = [{"Segmentation": halves, "Boundaries": np.zeros_like(halves)}] * 2
-    savemat(root / "BSDS500/data/groundTruth/val/temple.mat", {"groundTruth": cells})
-    Image.open(photos / "temple.png").save(root / "BSDS500/data/images/val/temple.png")
-    options = ["--dataset.name", "bsds500", "--dataset.path", "null", "--dataset.root", root]
+def test_segments_are_scored_against_people(checkout, people):
+    options = ["--dataset.name", "bsds500", "--dataset.path", "null", "--dataset.root", people]
     options += ["--dataset.split", "val", "--training.n_epochs", 1]
     answer = checkout.train(*options)
     assert answer.code == 0, answer.err
@@ -128,8 +122,47 @@ def test_segments_are_scored_against_people(checkout, whole, photos, tmp_path):
     assert scores["baseline"]["name"].startswith("Felzenszwalb")
 
 
-def test_evaluate_before_pred_is_one_line(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
-    (run / "predictions.csv").unlink()
-    answer = checkout.evaluate(run)
-    assert answer.code == 2 and "run pred.py on it first" in answer.err
+def test_the_frames_of_a_film_become_an_animation_in_time_order(checkout, whole, tmp_path):
+    grays = (0, 120, 240)
+    frames = [np.full((20, 30, 3), gray, np.uint8) for gray in grays]
+    for number, frame in zip((8, 9, 10), frames, strict=True):
+        images.save_png(tmp_path / f"frames/{number}.png", frame)
+    images.save_gif(tmp_path / "film.gif", frames)
+    for name, names in (("frames", "8 9 10"), ("film.gif", "frame_00001 frame_00002 frame_00003")):
+        out = tmp_path / f"out_{name}"
+        answer = checkout.pred(whole[1], "--input", tmp_path / name, "--out", out)
+        assert answer.code == 0, answer.err
+        for each in names.split():
+            assert (out / f"regions/{each}.png").exists()
+            assert (out / f"images/{each}/overlay.png").exists()
+        with Image.open(out / "images/frames.gif") as animation:
+            assert animation.n_frames == 3
+            for i, gray in enumerate(grays):
+                animation.seek(i)
+                # left the frame, right its labels
+                assert animation.convert("L").getpixel((0, 0)) == pytest.approx(gray, abs=8)
+    answer = checkout.pred(whole[1], "--input", tmp_path / "frames", "--frames", -1)
+    assert "--frames is -1: expected 0 or more" in one_line(answer)
+    (tmp_path / "film.mp4").write_text("no film")
+    answer = checkout.pred(whole[1], "--input", tmp_path / "film.mp4", "--out", tmp_path / "new")
+    reason = one_line(answer)
+    assert "imageio-ffmpeg" in reason or "is no film that ffmpeg can read" in reason
+    assert not (tmp_path / "new").exists()
+
+
+def test_scenes_of_ade20k_are_learned_from_and_scored(checkout, photos, tmp_path):
+    root = tmp_path / "ADEChallengeData2016"
+    for split in ("training", "validation"):
+        for path in photos.iterdir():
+            labels = np.ones((40, 60) if path.stem == "temple" else (50, 45), np.uint8)
+            labels[:, 20:] = 150
+            images.save_png(root / f"annotations/{split}/{path.stem}.png", labels)
+            (root / f"images/{split}").mkdir(parents=True, exist_ok=True)
+            with Image.open(path) as image:
+                image.save(root / f"images/{split}/{path.stem}.jpg")
+    options = ["--config", "ade20k.yml", "--dataset.root", tmp_path, "--model.width", 4]
+    options += ["--training.n_epochs", 1]
+    answer = checkout("unsup_seg_torch/train.py", *options)
+    assert answer.code == 0, answer.err
+    scores = checkout.score(answer.run)
+    assert scores["n"] == 2 and 0 < scores["covering_ods"] <= scores["covering_best"] <= 1
