@@ -56,6 +56,11 @@ class TestInterrupted(Interrupted):
 
 class TestDamaged(Damaged):
     weights, state = "model.safetensors", "state.safetensors"
+    option = ("--model.n_outputs", 16)
+
+    @pytest.fixture(params=[("n_outputs: 16", "n_outputs: 17", "(16,")])
+    def change(self, request):
+        return request.param
 
 
 def test_features_neighbours_and_scores_are_written(whole, photos):

@@ -60,6 +60,11 @@ class TestInterrupted(Interrupted):
 
 class TestDamaged(Damaged):
     weights, state = "model.safetensors", "state.safetensors"
+    option = ("--model.width", 32)
+
+    @pytest.fixture(params=[("width: 32", "width: 64", "32")])
+    def change(self, request):
+        return request.param
 
 
 def rows_of(run):
