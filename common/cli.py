@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -66,13 +67,22 @@ def _leave_signals_to_the_parent() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how pools end their workers
 
 
-def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[Any, Run]:
+# A frozen dataclass of frozen dataclasses, its sections; of several models, the one of each
+# model.name, of which the first serves where nobody names any.
+Classes = type | dict[str, type]
+
+
+def start(
+    classes: Classes, file: str, default: str | dict[str, str] = "digits.yml"
+) -> tuple[Any, Run]:
     """The config and the new or resumed run folder of a train.py.
 
-    config_class is a frozen dataclass of frozen dataclasses, its sections. The command line goes
-    before the YAML, the YAML before the class. Raises UserError, and has then written nothing.
+    The command line goes before the YAML, the YAML before the class. default: the config's name, or
+    that of each model. Raises UserError, and has then written nothing.
     """
     paper = Path(file).resolve().parent
+    model, config_class = _choose(classes, paper)
+    default = default if isinstance(default, str) else default[model]
     parser = _Parser(f"Train {paper.name} into a new run folder.")
     parser.add("--config", metavar="FILE", help=f"name in configs/ or path; default {default}")
     parser.add("--tag", help='ends the name of the run folder; default "default"')
@@ -81,18 +91,58 @@ def start(config_class: type, file: str, default: str = "digits.yml") -> tuple[A
     own, given = parser.read(sys.argv[1:])
     if "resume" in own:
         return _resume(parser, paper, own, given)
-    own_images = "dataset.path" in given and (paper / "configs/folder.yml").exists()
-    name = own.get("config", "folder.yml" if own_images else default)
+    if "dataset.path" in given:
+        names = [f"{model}_folder.yml", "folder.yml"]
+        default = next((name for name in names if (paper / "configs" / name).exists()), default)
+    name = own.get("config", default)
     cfg = parser.build(_absolute(parser.load(_config_file(name, paper)) | given))
     plain = json.loads(json.dumps(dataclasses.asdict(cfg)))  # tuples become lists, as in YAML
     return cfg, Run.create(paper, cfg.dataset.name, own.get("tag", "default"), plain)
 
 
-def load_config(config_class: type, file: str, name: str) -> Any:
+def load_config(classes: Classes, file: str, name: str) -> Any:
     """The config of a YAML file, a name in the paper's configs/ or a path; raises UserError."""
+    path = _config_file(name, Path(file).resolve().parent)
     parser = _Parser("")
-    parser.add_config(config_class)
-    return parser.build(parser.load(_config_file(name, Path(file).resolve().parent)))
+    parser.add_config(class_of(classes, path))
+    return parser.build(parser.load(path))
+
+
+def class_of(classes: Classes, path: Path) -> type:
+    """The config class of the model that a YAML file names; raises UserError."""
+    return _pick(classes, _named(path) if isinstance(classes, dict) else None)[1]
+
+
+def _choose(classes: Classes, paper: Path) -> tuple[str | None, type]:
+    """The model and its config class: as the command line names it, the config, or the run."""
+    if not isinstance(classes, dict):
+        return None, classes
+    options: dict[str, str] = {}
+    for word, following in pairwise([*sys.argv[1:], ""]):
+        name, equals, value = word.partition("=")
+        options[name] = value if equals else following
+    model = options.get("--model.name")
+    if model is None and "--config" in options:
+        model = _named(_config_file(options["--config"], paper))
+    elif model is None and "--resume" in options:
+        model = _named(_open(options["--resume"], paper).path / "config.yml")
+    return _pick(classes, model)
+
+
+def _named(path: Path) -> str | None:
+    """What a YAML file says of model.name."""
+    section = read_yaml(path).get("model")
+    name = section.get("name") if isinstance(section, dict) else None
+    return name if isinstance(name, str) else None  # another type is refused with its key
+
+
+def _pick(classes: Classes, model: str | None) -> tuple[str | None, type]:
+    if not isinstance(classes, dict):
+        return None, classes
+    model = next(iter(classes)) if model is None else model
+    if model not in classes:
+        raise UserError(f"model.name: expected one of {', '.join(classes)}, found {model}")
+    return model, classes[model]
 
 
 def make_config(config_class: type, values: dict[str, Any]) -> Any:
@@ -132,7 +182,7 @@ def _absolute(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def open_run(
-    config_class: type, file: str, description: str, **options: dict[str, Any]
+    classes: Classes, file: str, description: str, **options: dict[str, Any]
 ) -> tuple[Any, Run, argparse.Namespace]:
     """The config, the run folder and the own options of a pred.py or evaluate.py.
 
@@ -148,7 +198,7 @@ def open_run(
     own, _ = parser.read(sys.argv[1:])
     run = _open(own.pop("run"), paper) if "run" in own else _newest(paper)
     checker = _Parser(description)
-    checker.add_config(config_class)
+    checker.add_config(class_of(classes, run.path / "config.yml"))
     cfg = checker.build(checker.load(run.path / "config.yml"))
     defaults = {name: keywords.get("default") for name, keywords in options.items()}
     return cfg, run, argparse.Namespace(**defaults | own)

@@ -150,23 +150,56 @@ def mean_iou(
     Pixels whose truth is `ignore` are left out. A class that neither has is NaN in per_class and
     stays out of the mean.
     """
-    confusion = np.zeros((n_classes, n_classes), np.int64)  # (truth, predicted)
-    for t, p in _images(truth, predicted, ignore):
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    for t, p in _images(truth, predicted, None):
+        counts += confusion(t, p, n_classes, ignore)
+    scores = confusion_scores(counts)
+    return {name: scores[name] for name in ("miou", "per_class", "pixel_accuracy")}
+
+
+def confusion(
+    truth: ArrayLike, predicted: ArrayLike, n_classes: int, ignore: int | None = None
+) -> np.ndarray:
+    """How many pixels of each class were called what: (n_classes, n_classes) int64, (true, said).
+
+    truth, predicted: integers of one shape, in [0, n_classes) but where truth is `ignore`. Matrices
+    of several images are added. Raises ValueError for other classes.
+    """
+    ((t, p),) = _images([truth], [predicted], ignore)
+    if n_classes <= 256 and t.dtype == p.dtype == np.uint8:  # two bytes a pair fit into a cache
+        pairs = t * np.uint16(n_classes) + p
+        n_wrong = max(int(t.max(initial=0)), int(p.max(initial=0))) >= n_classes
+    else:
+        pairs = t.astype(np.int64) * n_classes + p
+        n_wrong = t.size and (min(t.min(), p.min()) < 0 or max(t.max(), p.max()) >= n_classes)
+    if n_wrong:
         for name, classes in (("truth", t), ("predicted", p)):
-            if classes.size and not 0 <= classes.min() <= classes.max() < n_classes:
-                wrong = classes[(classes < 0) | (classes >= n_classes)][0]
+            for wrong in classes[(classes < 0) | (classes >= n_classes)][:1]:
                 raise ValueError(f"{name} has class {wrong}: 0 to {n_classes - 1} were expected")
-        pairs = t.astype(np.int64) * n_classes + p.astype(np.int64)
-        confusion += np.bincount(pairs, minlength=n_classes**2).reshape(confusion.shape)
-    if not confusion.any():
+    return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def confusion_scores(counts: ArrayLike) -> dict[str, float | list[float]]:
+    """What is made of a confusion matrix (true, said): miou, per_class, pixel_accuracy, ...
+
+    mean_accuracy is the mean over classes of the share that is found, weighted_iou the mean of IoU
+    by how many pixels a class has. A class that nobody has or says is NaN in per_class and stays
+    out of all means. Raises ValueError for a matrix without a pixel.
+    """
+    counts = np.asarray(counts)
+    if not counts.any():
         raise ValueError("there is no pixel to score: the images are empty or all ignored")
-    hits = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
-    per_class = np.divide(hits, union, out=np.full(n_classes, np.nan), where=union > 0)
+    hits, of_class = np.diag(counts).astype(np.float64), counts.sum(axis=1)
+    union = counts.sum(axis=0) + of_class - hits
+    nothing = np.full(len(counts), np.nan)
+    per_class = np.divide(hits, union, out=nothing.copy(), where=union > 0)
+    found = np.divide(hits, of_class, out=nothing, where=of_class > 0)
     return {
         "miou": float(np.nanmean(per_class)),
         "per_class": per_class.tolist(),
-        "pixel_accuracy": float(hits.sum() / confusion.sum()),
+        "pixel_accuracy": float(hits.sum() / counts.sum()),
+        "mean_accuracy": float(np.nanmean(found)),
+        "weighted_iou": float(np.nansum(per_class * of_class) / of_class.sum()),
     }
 
 

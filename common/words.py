@@ -9,8 +9,8 @@ from common import charts
 SCORE_NAMES = {
     "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI",
     "n_labels": "Labels", "n_segments": "Segments", "n_empty_clusters": "Empty clusters",
-    "n_clusters": "Clusters", "knn": "k-NN", "retrieval_map": "Retrieval mAP",
-    "nmi_previous": "NMI of the last two",
+    "n_clusters": "Clusters", "knn": "k-NN", "knn_10": "k-NN of 10", "knn_20": "k-NN of 20",
+    "retrieval_map": "Retrieval mAP", "nmi_previous": "NMI of the last two",
 }  # fmt: skip
 
 

@@ -1,16 +1,36 @@
-"""Segmentation without labels: W-Net (Xia and Kulis 2017)."""
+"""Segmentation: W-Net, without labels; Segmenter and DINO, two uses of vision transformers."""
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from unsup_seg_torch.dino.estimator import DINOFeatures
+    from unsup_seg_torch.dino.model import DINO
     from unsup_seg_torch.estimator import WNetSegmenter
     from unsup_seg_torch.loss import SoftNCutLoss
+    from unsup_seg_torch.segmenter.estimator import PixelClassifier
+    from unsup_seg_torch.segmenter.model import Segmenter
     from unsup_seg_torch.wnet import WNet
 
-__all__ = ["SoftNCutLoss", "WNet", "WNetSegmenter"]
+__all__ = [
+    "DINO",
+    "DINOFeatures",
+    "PixelClassifier",
+    "Segmenter",
+    "SoftNCutLoss",
+    "WNet",
+    "WNetSegmenter",
+]
 
-_MODULES = {"SoftNCutLoss": "loss", "WNet": "wnet", "WNetSegmenter": "estimator"}
+_MODULES = {
+    "DINO": "dino.model",
+    "DINOFeatures": "dino.estimator",
+    "PixelClassifier": "segmenter.estimator",
+    "Segmenter": "segmenter.model",
+    "SoftNCutLoss": "loss",
+    "WNet": "wnet",
+    "WNetSegmenter": "estimator",
+}
 
 
 def __getattr__(name: str) -> object:

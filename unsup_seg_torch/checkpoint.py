@@ -17,9 +17,13 @@ def save(
     optimizers: dict[str, torch.optim.Optimizer],
     sums: dict[str, Tensor],
     step: int,
+    header: dict[str, str] | None = None,
     **progress: int,
 ) -> None:
-    """Writes a checkpoint; raises UserError, and leaves the one before, if a weight is NaN."""
+    """Writes a checkpoint; raises UserError, and leaves the one before, if a weight is NaN.
+
+    header: what the file of weights says of them beside their names.
+    """
     weights = {name: value.contiguous() for name, value in net.state_dict().items()}
     for name, value in weights.items():
         if not value.isfinite().all():
@@ -35,7 +39,7 @@ def save(
     run.checkpoint(
         step,
         {
-            "model.safetensors": lambda path: save_file(weights, path),
+            "model.safetensors": lambda path: save_file(weights, path, header),
             "state.safetensors": lambda path: save_file(tensors, path),
         },
         **progress,
@@ -62,7 +66,7 @@ def resume(
         moments: dict[str, dict[int, dict[str, Tensor]]] = {which: {} for which in optimizers}
         for key, value in tensors.items():
             which, i, name = key.split(".")
-            parameters = optimizers[which].param_groups[0]["params"]
+            parameters = [p for group in optimizers[which].param_groups for p in group["params"]]
             if value.ndim:  # the fused Adam reads raw memory: it must lie as the parameter does
                 value = torch.empty_like(parameters[int(i)]).copy_(value)
             moments[which].setdefault(int(i), {})[name] = value

@@ -1,10 +1,12 @@
-"""Every knob of the segmentation networks; the shipped experiments are in configs/."""
+"""Every knob of W-Net; the shipped experiments are in configs/. At the end: all three models."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from common import require
+from unsup_seg_torch.dino.config import Config as DINOConfig
+from unsup_seg_torch.segmenter.config import Config as SegmenterConfig
 
 
 @dataclass(frozen=True)
@@ -96,3 +98,7 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
+
+
+CONFIGS = {"wnet": Config, "segmenter": SegmenterConfig, "dino": DINOConfig}  # by model.name
+DEFAULTS = {"wnet": "embedded.yml", "segmenter": "digits.yml", "dino": "dino_digits.yml"}

@@ -56,7 +56,7 @@ class Pictures:
         folders.judge(skipped, len(good), cfg.max_bad, Path(cfg.path or cfg.name))
         self.paths = [str(path) for path, _ in good]
         self.images = [image for _, image in good]
-        self.names = _names([path for path, _ in good])
+        self.names = unique_names([path for path, _ in good])
         self.checksum = folders.checksum([(path, (path.name,)) for path, _ in good])
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ def _random(cfg: config.Config, epoch: int, batch: int) -> np.random.Generator:
     return np.random.default_rng([cfg.training.seed, epoch, batch + 1])
 
 
-def _names(paths: list[Path]) -> list[str]:
+def unique_names(paths: list[Path]) -> list[str]:
     """A name for each picture that any file system takes, no two the same."""
     names: list[str] = []
     taken: set[str] = set()

@@ -58,7 +58,7 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike | Sequence[ArrayLike], y: object = None) -> "WNetSegmenter":
         """Trains on the pictures X."""
-        images, cfg = _pictures(X), self._config()
+        images, cfg = as_pictures(X), self._config()
         if self.n_regions is not None and self.n_regions < 1:
             raise ValueError(f"n_regions is {self.n_regions}: expected 1 or more")
         small = [data.reduce(image, self.max_side) for image in images]
@@ -93,11 +93,11 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
     ) -> np.ndarray | list[np.ndarray]:
         check_is_fitted(self, "history_")
         cfg, found = self._config(), []
-        for image in _pictures(X):
+        for image in as_pictures(X):
             full = data.reduce(image, cfg.dataset.full_side)
             labels = which(pred.segment(self._net, full, cfg))
             found.append(data.nearest(labels, image.shape[:2]).astype(np.int64))
-        return found[0] if _is_one(X) else found
+        return found[0] if is_one(X) else found
 
     def _config(self) -> config.Config:
         for name, known in (("regions", ("labels", "felzenszwalb")),
@@ -127,13 +127,13 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         )
 
 
-def _is_one(X: ArrayLike | Sequence[ArrayLike]) -> bool:
+def is_one(X: ArrayLike | Sequence[ArrayLike]) -> bool:
     return not isinstance(X, list | tuple) and np.ndim(X) == 3
 
 
-def _pictures(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+def as_pictures(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
     """Each as uint8 (h, w, 3)."""
-    images = [np.asarray(image) for image in ([X] if _is_one(X) else X)]
+    images = [np.asarray(image) for image in ([X] if is_one(X) else X)]
     if not images:
         raise ValueError("X is empty: expected a picture (h, w, 3) or several")
     for i, image in enumerate(images):

@@ -1,6 +1,6 @@
 """The short options of the original command, as keys of the config.
 
-python -m train --model=wnet --batch-size=16 --epochs=30 --learning-rate=0.001 --pretrained
+python -m train --model=segmenter --batch-size=16 --epochs=30 --learning-rate=0.001 --pretrained
 """
 
 KEYS = {

@@ -1,6 +1,7 @@
 """Segments pictures: python unsup_seg_torch/pred.py RUN [--input FILE_OR_FOLDER] [--out DIR]
 
-The frames of a film, a folder of them or a file, also become an animation.
+The frames of a film, a folder of them or a file, also become an animation. Of a transformer's run
+also: pred.py RUN --input film.mp4 --attention, or --segments 6
 """
 
 import sys
@@ -11,6 +12,7 @@ if __package__ in (None, ""):
 
 import csv
 import dataclasses
+import importlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from common import UserError, cli, images
 from common.hierarchy import Hierarchy
 from common.run import Run
-from unsup_seg_torch import checkpoint, config, crf, data, movies, pictures, regions, train, wnet
+from unsup_seg_torch import checkpoint, config, crf, data, media, pictures, regions, train, wnet
 
 log = logging.getLogger("unsup_seg_torch.pred")
 
@@ -33,12 +35,13 @@ MAX_FRAMES = 40  # of a film
 
 def main() -> None:
     cfg, run, args = cli.open_run(
-        config.Config,
+        config.CONFIGS,
         __file__,
-        "Segment the pictures of a run, or new ones: labels, regions, their hierarchy.",
+        "Segment the pictures of a run, or new ones: labels, regions, their hierarchy; see where a "
+        "transformer looks.",
         input={
             "metavar": "FILE_OR_FOLDER",
-            "help": "new pictures or a film; default: those of the training",
+            "help": "new pictures, or a film; default: those of the training",
         },
         out={
             "metavar": "DIR",
@@ -47,10 +50,43 @@ def main() -> None:
         frames={
             "type": int,
             "metavar": "N",
-            "help": "the labels of so many pictures as an animation, and of a film so many frames; "
-            f"default: {MAX_FRAMES} of an input whose pictures are all of one size",
+            "help": "W-Net: the labels of so many pictures as an animation, and of a film so many "
+            f"frames; default: {MAX_FRAMES} of an input whose pictures are all of one size",
+        },
+        attention={
+            "action": "store_true",
+            "help": "with --input, of a transformer: where each head's class token looks",
+        },
+        segments={
+            "type": int,
+            "metavar": "K",
+            "help": "with --input, of a transformer: the object, and 2 to K segments of features",
+        },
+        size={
+            "type": int,
+            "default": 480,
+            "metavar": "PIXELS",
+            "help": "longest side at which attention is computed",
+        },
+        mass={
+            "type": float,
+            "default": 0.6,
+            "metavar": "SHARE",
+            "help": "of the attention, that the patches of a mask hold",
+        },
+        max_frames={
+            "type": int,
+            "default": 1000,
+            "metavar": "N",
+            "help": "frames of a film, or pictures of a folder, that are read",
         },
     )
+    if cfg.model.name != "wnet":
+        module = importlib.import_module(f"unsup_seg_torch.{cfg.model.name}.pred")
+        module.run_prediction(cfg, run, args, train.device())
+        return
+    if args.attention or args.segments:
+        raise UserError(f"{run.path} is of a W-Net, which has no attention and no tokens")
     if args.frames is not None and args.frames < 0:
         raise UserError(f"--frames is {args.frames}: expected 0 or more")
     net = load(cfg, run)
@@ -62,7 +98,7 @@ def main() -> None:
     else:
         source = Path(args.input)
         out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
-        if movies.is_movie(source):
+        if media.is_film(source):
             source = unpack(source, out, args.frames)
         new = dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         found = data.Pictures(new)
@@ -80,7 +116,7 @@ def main() -> None:
 def unpack(source: Path, out: Path, n_frames: int | None) -> Path:
     """The film's frames as a folder in out; raises UserError."""
     try:
-        return movies.unpack(source, out / "frames", n_frames or MAX_FRAMES)
+        return media.unpack(source, out / "frames", n_frames or MAX_FRAMES)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror}") from None
 

@@ -1,6 +1,7 @@
-"""Trains W-Net on unlabelled pictures: python unsup_seg_torch/train.py --config cpu.yml
+"""Trains W-Net, Segmenter or DINO: python unsup_seg_torch/train.py --config cpu.yml
 
-Inside the folder also: python -m train --model=wnet --batch-size=16 --epochs=30
+Inside the folder also: python -m train --model=segmenter --batch-size=16 --epochs=30
+W-Net's loop is here, those of the other two in segmenter/train.py and dino/train.py.
 """
 
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import importlib
 import logging
 import math
 import os
@@ -43,24 +45,32 @@ class State:
 
 def main() -> None:
     sys.argv[1:] = flags.translate(sys.argv[1:])
-    cfg, run = cli.start(config.Config, __file__, default="embedded.yml")
+    cfg, run = cli.start(config.CONFIGS, __file__, config.DEFAULTS)
     with run:
-        found = data.Pictures(cfg.dataset)
-        if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
-            raise UserError("the pictures are not what they were when the run began: start anew")
-        where = device()
-        run.note(dataset_checksum=found.checksum, device=str(where), pictures=len(found))
-        state = begin(cfg, where)
-        state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
-        state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
-        if state.step == 0:
-            start_weights(cfg.model, state.net)
-            pictures.write_baseline(run, found)
-        train(cfg, run, state, found)
-        if cfg.training.save_model:
-            pictures.export(run)
-        if cfg.training.save_logs:
-            pictures.write_curves(run)
+        if cfg.model.name == "wnet":
+            run_training(cfg, run, device())
+        else:  # each loads what it alone needs
+            module = importlib.import_module(f"unsup_seg_torch.{cfg.model.name}.train")
+            module.run_training(cfg, run, device())
+
+
+def run_training(cfg: config.Config, run: Run, where: torch.device) -> None:
+    """From pictures to W-Net's weights in the run folder. Raises UserError."""
+    found = data.Pictures(cfg.dataset)
+    if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
+        raise UserError("the pictures are not what they were when the run began: start anew")
+    run.note(dataset_checksum=found.checksum, device=str(where), pictures=len(found))
+    state = begin(cfg, where)
+    state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
+    state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
+    if state.step == 0:
+        start_weights(cfg.model, state.net)
+        pictures.write_baseline(run, found)
+    train(cfg, run, state, found)
+    if cfg.training.save_model:
+        pictures.export(run)
+    if cfg.training.save_logs:
+        pictures.write_curves(run)
 
 
 def device() -> torch.device:

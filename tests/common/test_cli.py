@@ -93,6 +93,47 @@ def test_own_images_have_a_config_of_their_own(start):
     assert start("--dataset.path", "photos", "--config", "digits.yml")[0].dataset.name == "digits"
 
 
+@dataclass(frozen=True)
+class Tree:
+    name: Literal["tree"] = "tree"
+    depth: int = 3
+
+
+@dataclass(frozen=True)
+class TreeConfig:
+    dataset: Dataset = field(default_factory=Dataset)
+    model: Tree = field(default_factory=Tree)
+
+
+def test_a_paper_of_several_models_has_a_config_class_for_each(paper, monkeypatch):
+    classes = {"kmeans": Config, "tree": TreeConfig}
+    for name, text in {"tree": "model: {name: tree, depth: 5}", "tree_folder": "{}"}.items():
+        (paper / f"configs/{name}.yml").write_text(text)
+    default = {"kmeans": "digits.yml", "tree": "tree.yml"}
+
+    def start(*argv):
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, argv)])
+        return cli.start(classes, str(paper / "train.py"), default)
+
+    assert start()[0] == Config(training=Training(lr=0.5, n_epochs=2))
+    cfg, run = start("--model.name", "tree")
+    assert cfg == TreeConfig(model=Tree(depth=5))
+    assert start("--config", "tree.yml", "--model.depth=7")[0].model == Tree(depth=7)
+    assert start("--resume", run.path)[0] == cfg
+    photos = str(Path("photos").resolve())
+    assert start("--model.name=tree", "--dataset.path", "photos")[0].dataset.path == photos
+    assert cli.load_config(classes, str(paper / "train.py"), "tree.yml") == cfg
+    monkeypatch.setattr(sys, "argv", ["pred.py", str(run.path)])
+    assert cli.open_run(classes, str(paper / "pred.py"), "")[0] == cfg
+    for argv, reason in (
+        (["--model.name", "trees"], "model.name: expected one of kmeans, tree, found trees"),
+        (["--config", "tree.yml", "--model.n_clusters", 3], "no option --model.n_clusters"),
+        (["--config", "digits.yml", "--model.depth", 3], "no option --model.depth"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            start(*argv)
+
+
 def test_a_config_is_a_name_of_the_paper_or_a_path(start, paper, tmp_path):
     (tmp_path / "mine.yml").write_text("model: {n_clusters: 3}")
     assert start("--config", "folder.yml")[0].dataset.name == "folder"

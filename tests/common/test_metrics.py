@@ -254,6 +254,30 @@ def test_segmentations_that_cannot_be_scored_are_refused(truth, predicted, messa
         metrics.mean_iou(truth, predicted, 2, ignore=255)
 
 
+@pytest.mark.parametrize("n_classes, kind", [(3, np.uint8), (200, np.uint8), (300, np.int64)])
+def test_a_confusion_matrix_is_what_a_loop_counts(rng, n_classes, kind):
+    truth, predicted = (rng.integers(0, n_classes, (20, 30)).astype(kind) for _ in range(2))
+    truth[0, :5] = 255 if kind == np.uint8 else 1000
+    counts = np.zeros((n_classes, n_classes), int)
+    for t, p in zip(truth.ravel(), predicted.ravel(), strict=True):
+        if t != truth[0, 0]:
+            counts[t, p] += 1
+    found = metrics.confusion(truth, predicted, n_classes, ignore=int(truth[0, 0]))
+    assert np.array_equal(found, counts)
+
+
+def test_confusion_matrices_add_up_and_score_by_hand():
+    # class 0: 3 of 4 found, IoU 3 / 5; class 1: 1 of 2, IoU 1 / 3; class 2: nobody has it
+    one, two = np.diag([2, 1, 0]), np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    scores = metrics.confusion_scores(one + two)
+    assert scores["miou"] == pytest.approx((3 / 5 + 1 / 3) / 2)
+    assert scores["per_class"] == pytest.approx([3 / 5, 1 / 3, np.nan], nan_ok=True)
+    assert scores["pixel_accuracy"] == pytest.approx(4 / 6)
+    assert scores["mean_accuracy"] == pytest.approx((3 / 4 + 1 / 2) / 2)
+    assert scores["weighted_iou"] == pytest.approx((4 * 3 / 5 + 2 * 1 / 3) / 6)
+    assert np.isfinite([v for k, v in scores.items() if k != "per_class"]).all()
+
+
 def test_pixel_accuracy_of_nothing_is_refused():
     with pytest.raises(ValueError, match="no pixel"):
         metrics.pixel_accuracy([], [])

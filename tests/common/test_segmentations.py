@@ -77,6 +77,63 @@ def test_ade20k_counts_from_zero_and_ignores_what_nobody_named(root):
     assert (loaded.n_classes, loaded.ignore) == (150, 255)
 
 
+def test_stanford_background_has_texts_of_labels_and_every_fifth_is_val(root):
+    for i in range(6):
+        picture(root / f"iccv09Data/images/{i}.jpg", (2, 3, 3))
+        path = root / f"iccv09Data/labels/{i}.regions.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0 7 -1\n1 2 3\n")
+    train, val = (segmentations.load("stanford_background", s, root) for s in ("train", "val"))
+    assert (len(train), len(val), train.n_classes) == (5, 1, len(train.classes)) and (
+        val.paths[0].endswith("4.jpg")
+    )
+    assert val.truths(0)[0].tolist() == [[0, 7, 255], [1, 2, 3]]
+    (root / "iccv09Data/labels/4.regions.txt").write_text("0 7 -1\n1 2\n")
+    with pytest.raises(UserError, match="4.regions.txt is damaged"):
+        val.truths(0)
+
+
+@pytest.mark.parametrize(
+    "image, truth",
+    [
+        ("train/a.jpg", "train/a.png"),
+        ("train/images/a.jpg", "train/labels/a.png"),
+        ("images/train/a.png", "labels/train/a.png"),
+    ],
+)
+def test_a_folder_of_pairs_in_three_layouts(tmp_path, image, truth):
+    picture(tmp_path / image, (1, 3, 3))
+    labels_png(tmp_path / truth, [[0, 2, 255]], "P")
+    loaded = segmentations.load("folder", "train", path=tmp_path)
+    assert (len(loaded), loaded.n_classes, loaded.ignore, loaded.classes) == (1, 3, 255, None)
+    assert loaded.truths(0)[0].tolist() == [[0, 2, 255]]
+    (tmp_path / "classes.txt").write_text("sky\nsea\n\n")
+    loaded = segmentations.load("folder", "train", path=tmp_path)
+    assert (loaded.n_classes, loaded.classes) == (2, ["sky", "sea"])
+    with pytest.raises(UserError, match="label 2, expected below 2"):
+        loaded.truths(0)
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path):
+    picture(tmp_path / "a.jpg", (1, 3, 3))
+    with pytest.raises(UserError, match="holds no pair of a picture and its labels"):
+        segmentations.load("folder", path=tmp_path)
+    with pytest.raises(UserError, match="nowhere is absent"):
+        segmentations.load("folder", path=tmp_path / "nowhere")
+    with pytest.raises(UserError, match="needs dataset.path"):
+        segmentations.load("folder")
+
+
+def test_ade20k_names_its_classes_where_the_table_is(root):
+    folder = root / "ADEChallengeData2016"
+    picture(folder / "images/validation/a.jpg", (1, 1, 3))
+    labels_png(folder / "annotations/validation/a.png", [[1]])
+    assert segmentations.load("ade20k", "val", root).classes is None
+    rows = [f"{i}\t0.1\t1\t1\tname {i}, other" for i in range(1, 151)]
+    (folder / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tName", *rows]))
+    assert segmentations.load("ade20k", "val", root).classes[:2] == ["name 1", "name 2"]
+
+
 def test_real_bsds(real):
     real("BSDS500")
     loaded = segmentations.load("bsds500", "train+val")

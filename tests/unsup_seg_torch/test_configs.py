@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common import cli
+from common import cli, datasets, segmentations
 from unsup_seg_torch import config, data
 
 FOLDER = Path(config.__file__).with_name("configs")
@@ -12,7 +12,7 @@ NAMES = sorted(path.name for path in FOLDER.glob("*.yml"))
 
 
 def load(name):
-    return cli.load_config(config.Config, config.__file__, name)
+    return cli.load_config(config.CONFIGS, config.__file__, name)
 
 
 def test_the_papers_preset_is_the_papers():
@@ -29,7 +29,29 @@ def test_the_papers_preset_is_the_papers():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_config_names_pictures_that_there_are(name):
-    assert load(name).dataset.name in ("photographs", "folder", *data.LABELLED)
+    known = {
+        "wnet": ("photographs", "folder", *data.LABELLED),
+        "segmenter": ("digits", "folder", *segmentations.NAMES),
+        "dino": datasets.NAMES,
+    }
+    cfg = load(name)
+    assert cfg.dataset.name in known[cfg.model.name]
+
+
+def test_every_model_has_a_default_and_a_config_for_own_pictures():
+    for model, name in config.DEFAULTS.items():
+        assert load(name).model.name == model
+        own = load("folder.yml" if model == "wnet" else f"{model}_folder.yml")
+        assert (own.model.name, own.dataset.name) == (model, "folder")
+
+
+def test_segmenters_preset_for_ade20k_is_the_papers():
+    cfg = load("ade20k_segmenter.yml")
+    model, training = cfg.model, cfg.training
+    assert (cfg.dataset.short_side, cfg.dataset.crop, model.stride) == (512, (512, 512), 512)
+    assert (model.decoder, model.decoder_depth, model.dropout, model.cells) == ("mask", 2, 0.1, 1)
+    assert (training.optimizer, training.lr, training.batch_size) == ("sgd", 1e-3, 8)
+    assert (training.n_epochs, training.weight_decay, training.momentum) == (64, 0, 0.9)
 
 
 def test_a_single_picture_is_seen_whole():

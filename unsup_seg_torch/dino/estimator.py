@@ -1,0 +1,149 @@
+"""DINO in the manner of scikit-learn."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from common import UserError, images
+from unsup_seg_torch import estimator, looks, train
+from unsup_seg_torch.dino import config, data, model
+from unsup_seg_torch.dino import train as training
+
+
+class DINOFeatures(TransformerMixin, BaseEstimator):
+    """Learns features of images without labels, and finds their objects (Caron et al. 2021).
+
+    X is a folder of images, or a picture (h, w, 3) or a list of them, uint8 or floats in [0, 1].
+    With n_epochs 0 the given weights are used as they are. The parameters are those of
+    `dino/config.py`; crops are cut from images of `size` pixels. Wrong values raise ValueError.
+
+    After `fit`: history_ with losses, entropies and information of the steps.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str | None = None,
+        pretrained: bool = False,
+        weights: str | None = None,
+        patch_size: int = 4,
+        width: int = 128,
+        depth: int = 6,
+        n_heads: int | None = None,
+        n_outputs: int = 1024,
+        size: int = 32,
+        large: int = 32,
+        small: int = 16,
+        n_small: int = 4,
+        lr: float = 1e-3,
+        momentum: float = 0.99,
+        batch_size: int = 64,
+        n_epochs: int = 30,
+        n_segments: int = 2,
+        random_state: int = 0,
+    ):
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.weights = weights
+        self.patch_size = patch_size
+        self.width = width
+        self.depth = depth
+        self.n_heads = n_heads
+        self.n_outputs = n_outputs
+        self.size = size
+        self.large = large
+        self.small = small
+        self.n_small = n_small
+        self.lr = lr
+        self.momentum = momentum
+        self.batch_size = batch_size
+        self.n_epochs = n_epochs
+        self.n_segments = n_segments
+        self.random_state = random_state
+
+    def fit(
+        self, X: str | os.PathLike | ArrayLike | Sequence[ArrayLike], y: object = None
+    ) -> "DINOFeatures":
+        """Trains on the images X."""
+        cfg = self._config()
+        try:
+            if isinstance(X, str | os.PathLike):
+                named = config.Dataset(name="folder", path=os.fspath(X), size=self.size)
+                pixels = data.load(named).images
+            else:
+                pixels = np.stack(
+                    [images.resize(each, self.size) for each in estimator.as_pictures(X)]
+                )
+            if len(pixels) < 2 and self.n_epochs:
+                raise ValueError(f"X has only {len(pixels)} image: DINO needs two")
+            state = training.begin(cfg, train.device())
+            model.start_weights(cfg.model, state.net)
+            self.history_ = []
+            for _ in range(cfg.training.n_epochs):
+                steps = training.train_epoch(cfg, state, pixels)
+                self.history_ += [values for values in steps if values]
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        self._net = state.net.eval()
+        return self
+
+    def transform(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
+        """The class token's features of each picture, seen as large as it is: (n, d)."""
+        check_is_fitted(self, "history_")
+        encoder = self._net.teacher.encoder
+        pictures = estimator.as_pictures(X)
+        found = [self._net(looks.tensor(encoder, each)).detach().cpu().numpy() for each in pictures]
+        return np.concatenate(found)
+
+    def attention(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
+        """Where each head's class token looks: (heads, h, w), or a list of them."""
+        check_is_fitted(self, "history_")
+        encoder = self._net.teacher.encoder
+        found = [looks.attend(encoder, each, None)[1] for each in estimator.as_pictures(X)]
+        return found[0] if estimator.is_one(X) else found
+
+    def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
+        """n_segments segments of each picture by a normalised cut: (h, w) int64, or a list.
+
+        Two of them: 1 is the object, 0 what is around it.
+        """
+        check_is_fitted(self, "history_")
+        found = []
+        for each in estimator.as_pictures(X):
+            mask, _, scales = looks.cut(self._net.teacher.encoder, each, self.n_segments)
+            found.append((mask if self.n_segments == 2 else scales[-1]).astype(np.int64))
+        return found[0] if estimator.is_one(X) else found
+
+    def _config(self) -> config.Config:
+        if self.n_segments < 2:
+            raise ValueError(f"n_segments is {self.n_segments}: expected 2 or more")
+        return config.Config(
+            dataset=config.Dataset(size=self.size),
+            model=config.Model(
+                backbone=self.backbone,
+                pretrained=self.pretrained,
+                weights=self.weights,
+                patch_size=self.patch_size,
+                width=self.width,
+                depth=self.depth,
+                n_heads=self.n_heads,
+                hidden=512,
+                bottleneck=128,
+                n_outputs=self.n_outputs,
+                drop_path=0.0,
+            ),
+            training=config.Training(
+                seed=self.random_state,
+                lr=self.lr,
+                momentum=self.momentum,
+                batch_size=self.batch_size,
+                n_epochs=self.n_epochs,
+                large=self.large,
+                small=self.small,
+                n_small=self.n_small,
+            ),
+        )

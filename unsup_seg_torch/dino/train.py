@@ -1,0 +1,224 @@
+"""The training of DINO: the student learns what the teacher says of other views of an image."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from common import UserError, memory
+from common.run import Run
+from unsup_seg_torch import checkpoint, precision
+from unsup_seg_torch.dino import config, data, loss, model, pictures
+
+log = logging.getLogger("unsup_seg_torch.dino.train")
+
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+STEPS_BETWEEN_LOGS = 10
+# What the teacher's outputs say of the images, as a share of ln k, below which it is a collapse,
+# once this share of the steps is done.
+COLLAPSED, AFTER = 0.002, 0.1
+
+
+@dataclass
+class State:
+    """All that a training is at one moment: what a checkpoint holds."""
+
+    net: model.DINO
+    optimizers: dict[str, torch.optim.Optimizer]
+    sums: dict[str, Tensor]  # since they were last logged
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0
+    has_warned: bool = False  # of a collapse; in no checkpoint
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.centre.device
+
+
+def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
+    """From images to student and teacher in the run folder. Raises UserError."""
+    found = data.load(cfg.dataset)
+    data.check(cfg, found)
+    if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
+        raise UserError("the images are not what they were when the run began: start anew")
+    run.note(dataset_checksum=found.checksum, device=str(device), n_images=len(found.paths))
+    state = begin(cfg, device)
+    state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
+    state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
+    if state.step == 0:
+        model.start_weights(cfg.model, state.net)
+        if cfg.training.n_epochs == 0:
+            save(run, state)
+    saved = time.monotonic()
+    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
+        for values in train_epoch(cfg, state, found.images):
+            if values:
+                run.log("train", state.step, epoch=state.epoch, **values)
+                watch(cfg, state, values, len(found.images))
+            if run.stopping:
+                save(run, state)
+                run.stop()
+        is_last = state.epoch == cfg.training.n_epochs
+        if is_last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            save(run, state)
+            saved = time.monotonic()
+    if cfg.training.save_model:
+        pictures.export(run, state.net.teacher.encoder)
+    if cfg.training.save_logs and cfg.training.n_epochs:
+        pictures.write_curves(run)
+
+
+def begin(cfg: config.Config, device: torch.device) -> State:
+    """The state before the first step, with random weights."""
+    memory.keep_freed()
+    torch.manual_seed(cfg.training.seed)
+    net = model.build(cfg.model, cfg.training.large).to(device)
+    names = ("loss", "entropy", "information")
+    sums = {name: torch.zeros((), device=device) for name in names}
+    return State(net, {"student": optimizer(cfg.training, net.student)}, sums)
+
+
+def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimizer:
+    """AdamW, whose first group decays, and whose second, of biases and norms, does not."""
+    learned = [p for p in net.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in learned if p.ndim > 1]}]
+    groups += [{"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, training.lr, fused=True)
+
+
+def train_epoch(
+    cfg: config.Config, state: State, images: np.ndarray
+) -> Iterator[dict[str, float] | None]:
+    """Trains from state.batch on; yields after each step: now and then the means since the last.
+
+    images uint8 (n, h, w, 3)
+    """
+    state.net.train()
+    n_batches = data.n_batches(cfg.training, len(images))
+    n_steps = n_batches * cfg.training.n_epochs
+    began, n_done = time.perf_counter(), 0
+    for views in data.batches(images, cfg, state.epoch, state.batch):
+        torch.manual_seed(cfg.training.seed * 1_000_003 + state.step)  # drop path, as after a stop
+        for name, value in train_step(cfg, state, views, n_steps, n_batches).items():
+            state.sums[name] += value
+        state.step += 1
+        state.batch += 1
+        n_done += len(views[0])
+        values = None
+        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
+            n = (state.step - 1) % STEPS_BETWEEN_LOGS + 1
+            values = {name: float(total) / n for name, total in state.sums.items()}
+            rate = schedules(cfg.training, state.step - 1, n_steps)["lr"]
+            speed = n_done / (time.perf_counter() - began)
+            values |= {"lr": rate, "images_per_second": speed}
+            for total in state.sums.values():
+                total.zero_()
+            began, n_done = time.perf_counter(), 0
+        if state.batch == n_batches:
+            state.epoch, state.batch = state.epoch + 1, 0
+        yield values
+
+
+def train_step(
+    cfg: config.Config, state: State, views: list[Tensor], n_steps: int, n_batches: int
+) -> dict[str, Tensor]:
+    """Views (b, 3, s, s), the two large ones first -> the loss before the update, and two shares.
+
+    entropy: of the teacher's distributions; information: what they say of the images. Both as
+    shares of ln k.
+    """
+    training, net = cfg.training, state.net
+    now = schedules(training, state.step, n_steps)
+    (descent,) = state.optimizers.values()
+    for group, decay in zip(descent.param_groups, (now["weight_decay"], 0.0), strict=True):
+        group["lr"], group["weight_decay"] = now["lr"], decay
+    views = [view.to(state.device) for view in views]
+    with precision.autocast(training.precision, state.device):
+        with torch.no_grad():
+            taught = net.teacher(views[:2])
+        said = net.student(views)
+    wanted = loss.targets(taught, net.centre, now["teacher_temperature"])
+    value = loss.dino_loss(said, wanted, training.temperature)
+    descent.zero_grad()
+    value.backward()
+    if training.clip:
+        clip(descent, training.clip)
+    if state.step < training.freeze_last * n_batches:  # the last layer makes its targets first
+        for parameter in net.student.head.last.parameters():
+            parameter.grad = None
+    descent.step()
+    net.follow(now["momentum"])
+    loss.update_centre(net.centre, taught, training.centre_momentum)
+    each, of_mean = loss.entropies(wanted)
+    return {"loss": value.detach(), "entropy": each, "information": of_mean - each}
+
+
+@torch.no_grad()
+def clip(descent: torch.optim.Optimizer, limit: float) -> None:
+    """Shortens the gradient of each parameter by itself to the limit."""
+    # paper: each parameter's norm is fetched to be compared; here nothing waits for the device
+    gradients = [p.grad for g in descent.param_groups for p in g["params"] if p.grad is not None]
+    norms = torch._foreach_norm(gradients)
+    shares = [(limit / (norm + 1e-6)).clamp(max=1) for norm in norms]
+    torch._foreach_mul_(gradients, shares)
+
+
+def schedules(training: config.Training, step: int, n_steps: int) -> dict[str, float]:
+    """Before a step, counted from 0: lr, weight_decay, momentum, teacher_temperature."""
+
+    def cosine(first: float, last: float, share: float) -> float:
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+
+    share, n_warm = step / n_steps, training.warmup * n_steps
+    if step < n_warm:
+        rate = training.lr * step / n_warm
+    else:
+        rate = cosine(training.lr, training.final_lr, (step - n_warm) / (n_steps - n_warm))
+    low, high = training.teacher_temperature, training.final_teacher_temperature
+    warm = min(1.0, share / training.teacher_warmup) if training.teacher_warmup else 1.0
+    return {
+        "lr": rate,
+        "weight_decay": cosine(training.weight_decay, training.final_weight_decay, share),
+        "momentum": cosine(training.momentum, 1.0, share),
+        "teacher_temperature": low + (high - low) * warm,
+    }
+
+
+def watch(cfg: config.Config, state: State, values: dict[str, float], n: int) -> None:
+    """Warns once of a collapse: outputs that are the same for every image."""
+    n_steps = data.n_batches(cfg.training, n) * cfg.training.n_epochs
+    is_young = state.step < AFTER * n_steps or cfg.training.batch_size < 4
+    if state.has_warned or is_young or values["information"] >= COLLAPSED:
+        return
+    state.has_warned = True
+    uniform = values["entropy"] > 0.5
+    log.warning(
+        "step %d: a collapse, the teacher's outputs are %s for every image (entropy %.3f, "
+        "information %.4f of ln k): %s",
+        state.step,
+        "uniform" if uniform else "the same",
+        values["entropy"],
+        values["information"],
+        "lower training.teacher_temperature or training.lr"
+        if uniform
+        else "lower training.centre_momentum, or raise training.teacher_temperature",
+    )
+
+
+def save(run: Run, state: State) -> None:
+    checkpoint.save(
+        run,
+        state.net,
+        state.optimizers,
+        state.sums,
+        state.step,
+        header=state.net.teacher.encoder.describe(),
+        epoch=state.epoch,
+        batch=state.batch,
+    )

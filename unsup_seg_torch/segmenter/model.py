@@ -1,0 +1,159 @@
+"""Segmenter (Strudel et al. 2021, figure 2): a transformer's tokens to a label for every pixel."""
+
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unsup_seg_torch import encoders
+from unsup_seg_torch.encoders import HEAD_WIDTH, Encoder
+from unsup_seg_torch.segmenter import config
+
+PRETRAINED = "vit_tiny_patch16_384"  # the backbone where only `pretrained` is asked for
+
+
+class Linear(nn.Module):
+    """Tokens of patches (b, n, d) -> logits (b, n, cells of a patch, classes), each by itself."""
+
+    def __init__(self, width: int, n_classes: int, n_cells: int):
+        super().__init__()
+        self.n_classes = n_classes
+        self.head = nn.Linear(width, n_classes * n_cells)
+        _init(self.head)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(tokens).unflatten(2, (-1, self.n_classes))
+
+
+class MaskTransformer(nn.Module):
+    """Tokens of patches (b, n, d) -> logits (b, n, cells, classes); section 3.2.
+
+    Learned tokens, one a class, look at the patches and are looked at; a class's mask is the
+    cosine of its token and the patches', normalised over the classes at each place.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        n_classes: int,
+        n_cells: int,
+        depth: int = 2,
+        dropout: float = 0.1,
+        drop_path: float = 0.0,
+    ):
+        super().__init__()
+        self.n_classes, self.n_cells = n_classes, n_cells
+        self.project = nn.Linear(width, width)
+        self.classes = nn.Parameter(torch.empty(1, n_classes, width))
+        heads = max(width // HEAD_WIDTH, 1)
+        self.blocks = nn.Sequential(
+            *(
+                Block(
+                    width,
+                    heads,
+                    qkv_bias=True,
+                    proj_drop=dropout,
+                    attn_drop=dropout,
+                    drop_path=drop_path * i / max(depth - 1, 1),
+                )
+                for i in range(depth)
+            )
+        )
+        self.norm = nn.LayerNorm(width)
+        self.of_patch = nn.Linear(width, width * n_cells, bias=False)
+        self.of_class = nn.Linear(width, width, bias=False)
+        self.norm_classes = nn.LayerNorm(n_classes)
+        self.apply(_init)
+        nn.init.trunc_normal_(self.classes, std=0.02)
+        for layer in (self.of_patch, self.of_class):
+            nn.init.normal_(layer.weight, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = torch.cat([self.project(tokens), self.classes.expand(len(tokens), -1, -1)], 1)
+        tokens = self.norm(self.blocks(tokens))
+        patches, classes = tokens[:, : -self.n_classes], tokens[:, -self.n_classes :]
+        patches = self.of_patch(patches).unflatten(2, (self.n_cells, -1))  # (b, n, cells, d)
+        classes = F.normalize(self.of_class(classes), dim=2)  # (b, k, d)
+        masks = F.normalize(patches, dim=3) @ classes[:, None].transpose(2, 3)
+        return self.norm_classes(masks)
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Segmenter(nn.Module):
+    """Images (b, 3, h, w) in [0, 1] of any size -> logits (b, classes, h, w).
+
+    cells: a patch has cells x cells logits of each class, so that thin things show; paper: 1.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        n_classes: int,
+        *,
+        decoder: str = "mask",
+        depth: int = 2,
+        dropout: float = 0.1,
+        drop_path: float = 0.1,
+        cells: int = 1,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.n_classes = n_classes
+        self.cells = cells
+        if decoder == "linear":
+            self.decoder: nn.Module = Linear(encoder.width, n_classes, cells**2)
+        else:
+            sizes = encoder.width, n_classes, cells**2
+            self.decoder = MaskTransformer(*sizes, depth, dropout, drop_path)
+
+    def coarse(self, images: Tensor) -> Tensor:
+        """(b, 3, h, w) -> a logit of each class and cell (b, k, rows, columns)"""
+        rows, columns = self.encoder.grid(*images.shape[2:])
+        tokens = self.encoder(images)[:, self.encoder.n_prefix :]
+        found = self.decoder(tokens).float()  # (b, n, cells, k)
+        found = found.view(-1, rows, columns, self.cells, self.cells, self.n_classes)
+        return found.permute(0, 5, 1, 3, 2, 4).flatten(2, 3).flatten(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        h, w = images.shape[2:]
+        coarse, patch = self.coarse(images), self.encoder.patch_size
+        size = [side * patch // self.cells for side in coarse.shape[2:]]
+        return F.interpolate(coarse, size, mode="bilinear")[..., :h, :w]
+
+
+def build(cfg: config.Model, n_classes: int, crop: tuple[int, int]) -> Segmenter:
+    """With random weights; raises UserError for a backbone that there is not."""
+    encoder = encoders.build(
+        cfg.backbone or (PRETRAINED if cfg.pretrained else None),
+        crop,
+        patch_size=cfg.patch_size,
+        width=cfg.width,
+        depth=cfg.depth,
+        n_heads=cfg.n_heads,
+        drop_path=cfg.drop_path,
+    )
+    return Segmenter(
+        encoder,
+        n_classes,
+        decoder=cfg.decoder,
+        depth=cfg.decoder_depth,
+        dropout=cfg.dropout,
+        drop_path=cfg.drop_path,
+        cells=cfg.cells,
+    )
+
+
+def start_weights(cfg: config.Model, encoder: Encoder) -> None:
+    """Fills the encoder with those that the config names; raises UserError where it cannot."""
+    if cfg.weights:
+        encoders.load(encoder, Path(cfg.weights))
+    elif cfg.pretrained:
+        encoders.fetch(encoder)
