@@ -1,24 +1,21 @@
 """Weights for a trunk, from a file or from timm's hub: all of them, or a refusal."""
 
-import contextlib
 import difflib
 import logging
 import pickle
 import re
-import threading
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from common import UserError
+from common import UserError, hub
 
 log = logging.getLogger(__name__)
 
 # What wraps the names of a trunk's weights: DataParallel, our runs, and the habits of others.
 PREFIXES = r"(module|model|net|backbone|encoder|encoder_q|trunk|body|feature_extractor)\."
 OF_TIMM = {"vgg11": "vgg11_bn", "vgg16": "vgg16_bn", "resnet18": "resnet18", "resnet50": "resnet50"}
-SECONDS = 0.8  # that the hub has to answer
 
 
 def load(trunk: nn.Module, path: Path) -> None:
@@ -157,7 +154,7 @@ def _create(timm: object, name: str, pretrained: bool, **options: object) -> nn.
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    if pretrained and not _answers(constants.ENDPOINT):
+    if pretrained and not hub.answers(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True  # what is cached is found, anything else refused at once
     try:
         try:
@@ -176,19 +173,3 @@ def _create(timm: object, name: str, pretrained: bool, **options: object) -> nn.
         ) from None
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def _answers(address: str) -> bool:
-    """Whether a server says anything within SECONDS, the look-up of its name included."""
-    import requests
-
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(requests.RequestException):
-            answers.append(requests.head(address, timeout=SECONDS))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(SECONDS)
-    return bool(answers)

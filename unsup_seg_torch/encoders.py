@@ -4,13 +4,11 @@ Weights come from a file, from the cache of timm's hub, or from the hub. What wa
 reported, and what is of another depth, number of heads or normalisation is refused.
 """
 
-import contextlib
 import difflib
 import json
 import logging
 import pickle
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,12 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import UserError
+from common import UserError, hub
 
 log = logging.getLogger("unsup_seg_torch.encoders")
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HEAD_WIDTH = 64  # of every transformer that the papers have published
-SECONDS = 0.8  # that the hub has to answer
 # What wraps the names of an encoder's weights: DataParallel, our runs, and the habits of others.
 WRAPPED = r"(module|model|net|backbone|encoder|average|teacher)\."
 FIRST = ("average.", "teacher.")  # of several encoders in a file, the one that is meant for use
@@ -309,7 +306,7 @@ def hub_file(name: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     reason = "no answer"
-    if not constants.HF_HUB_OFFLINE and _answers(constants.ENDPOINT):
+    if not constants.HF_HUB_OFFLINE and hub.answers(constants.ENDPOINT):
         log.info("fetching %s of %s from %s", file, repository, constants.ENDPOINT)
         try:
             return Path(hf_hub_download(repository, file))
@@ -320,19 +317,3 @@ def hub_file(name: str) -> Path:
         f"cannot be fetched ({reason}): give a file, model.weights, copy that cache from another "
         "machine, or run this once where there is a network"
     )
-
-
-def _answers(address: str) -> bool:
-    """Whether a server says anything within SECONDS, the look-up of its name included."""
-    import requests
-
-    answers = []
-
-    def ask() -> None:
-        with contextlib.suppress(requests.RequestException):
-            answers.append(requests.head(address, timeout=SECONDS))
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(SECONDS)
-    return bool(answers)

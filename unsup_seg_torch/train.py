@@ -14,21 +14,17 @@ import importlib
 import logging
 import math
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from common import UserError, cli, memory
+from common import cli, memory
 from common.run import Run
-from unsup_seg_torch import checkpoint, config, data, flags, loss, pictures, wnet
+from unsup_seg_torch import checkpoint, config, data, flags, loop, loss, pictures, wnet
 
 log = logging.getLogger("unsup_seg_torch.train")
-
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
-STEPS_BETWEEN_LOGS = 10
 
 
 @dataclass
@@ -57,16 +53,24 @@ def main() -> None:
 def run_training(cfg: config.Config, run: Run, where: torch.device) -> None:
     """From pictures to W-Net's weights in the run folder. Raises UserError."""
     found = data.Pictures(cfg.dataset)
-    if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
-        raise UserError("the pictures are not what they were when the run began: start anew")
-    run.note(dataset_checksum=found.checksum, device=str(where), pictures=len(found))
+    loop.note(run, found.checksum, device=str(where), pictures=len(found))
     state = begin(cfg, where)
-    state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
-    state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
-    if state.step == 0:
+    if not loop.resume(run, state, state.net):
         start_weights(cfg.model, state.net)
         pictures.write_baseline(run, found)
-    train(cfg, run, state, found)
+
+    def after(values: loop.Values | None) -> None:
+        if state.batch == 0:  # the epoch is over
+            pictures.snapshot(run, cfg, state.net, found, state.epoch)
+
+    loop.train(
+        run,
+        state,
+        cfg.training.n_epochs,
+        lambda: train_epoch(cfg, state, found.images),
+        save,
+        after,
+    )
     if cfg.training.save_model:
         pictures.export(run)
     if cfg.training.save_logs:
@@ -117,55 +121,22 @@ def start_weights(cfg: config.Model, net: wnet.WNet) -> None:
         )
 
 
-def train(cfg: config.Config, run: Run, state: State, found: data.Pictures) -> None:
-    """The loop: every epoch some crops of every picture."""
-    saved = time.monotonic()
-    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
-        for values in train_epoch(cfg, state, found.images):
-            if values:
-                run.log("train", state.step, epoch=state.epoch, **values)
-            if state.batch == 0:  # the epoch is over
-                pictures.snapshot(run, cfg, state.net, found, state.epoch)
-            if run.stopping:
-                save(run, state)
-                run.stop()
-        is_last = state.epoch == cfg.training.n_epochs
-        if is_last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            save(run, state)
-            saved = time.monotonic()
-
-
-def train_epoch(
-    cfg: config.Config, state: State, images: list
-) -> Iterator[dict[str, float] | None]:
+def train_epoch(cfg: config.Config, state: State, images: list) -> Iterator[loop.Values | None]:
     """Trains from state.batch on; yields after each step: now and then the losses since the last.
 
     images: uint8 (h, w, 3) each.
     """
     state.net.train()
+    where = next(state.net.parameters()).device
     n_batches = data.n_batches(cfg, len(images))
     n_steps = n_batches * cfg.training.n_epochs
-    began, n_done = time.perf_counter(), 0
-    for batch in data.batches(images, cfg, state.epoch, state.batch):
+
+    def step(batch: Tensor) -> tuple[int, float, dict[str, Tensor]]:
         rate = learning_rate(cfg.training, state.step, n_steps)
-        batch = batch.to(next(state.net.parameters()).device)
-        torch.manual_seed(cfg.training.seed * 1_000_003 + state.step)  # dropout, as after a stop
-        for name, value in train_step(cfg, state, batch, rate).items():
-            state.sums[name] += value
-        state.step += 1
-        state.batch += 1
-        n_done += len(batch)
-        values = None
-        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
-            n = (state.step - 1) % STEPS_BETWEEN_LOGS + 1
-            values = {name: float(total) / n for name, total in state.sums.items()}
-            values |= {"lr": rate, "images_per_second": n_done / (time.perf_counter() - began)}
-            for total in state.sums.values():
-                total.zero_()
-            began, n_done = time.perf_counter(), 0
-        if state.batch == n_batches:
-            state.epoch, state.batch = state.epoch + 1, 0
-        yield values
+        return len(batch), rate, train_step(cfg, state, batch.to(where), rate)
+
+    batches = data.batches(images, cfg, state.epoch, state.batch)
+    yield from loop.epoch(state, batches, step, n_batches, n_steps, cfg.training.seed)
 
 
 def train_step(cfg: config.Config, state: State, images: Tensor, rate: float) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """The training of DINO: the student learns what the teacher says of other views of an image."""
 
+import functools
 import logging
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import UserError, memory
+from common import memory
 from common.run import Run
-from unsup_seg_torch import checkpoint, precision
+from unsup_seg_torch import checkpoint, loop, precision
 from unsup_seg_torch.dino import config, data, loss, model, pictures
 
 log = logging.getLogger("unsup_seg_torch.dino.train")
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
-STEPS_BETWEEN_LOGS = 10
 # What the teacher's outputs say of the images, as a share of ln k, below which it is a collapse,
 # once this share of the steps is done.
 COLLAPSED, AFTER = 0.002, 0.1
@@ -45,29 +43,19 @@ def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
     """From images to student and teacher in the run folder. Raises UserError."""
     found = data.load(cfg.dataset)
     data.check(cfg, found)
-    if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
-        raise UserError("the images are not what they were when the run began: start anew")
-    run.note(dataset_checksum=found.checksum, device=str(device), n_images=len(found.paths))
+    loop.note(run, found.checksum, device=str(device), n_images=len(found.paths))
     state = begin(cfg, device)
-    state.step, progress = checkpoint.resume(run, state.net, state.optimizers, state.sums)
-    state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
-    if state.step == 0:
+    if not loop.resume(run, state, state.net):
         model.start_weights(cfg.model, state.net)
         if cfg.training.n_epochs == 0:
             save(run, state)
-    saved = time.monotonic()
-    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
-        for values in train_epoch(cfg, state, found.images):
-            if values:
-                run.log("train", state.step, epoch=state.epoch, **values)
-                watch(cfg, state, values, len(found.images))
-            if run.stopping:
-                save(run, state)
-                run.stop()
-        is_last = state.epoch == cfg.training.n_epochs
-        if is_last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            save(run, state)
-            saved = time.monotonic()
+
+    def after(values: loop.Values | None) -> None:
+        if values:
+            watch(cfg, state, values, len(found.images))
+
+    steps = functools.partial(train_epoch, cfg, state, found.images)
+    loop.train(run, state, cfg.training.n_epochs, steps, save, after)
     if cfg.training.save_model:
         pictures.export(run, state.net.teacher.encoder)
     if cfg.training.save_logs and cfg.training.n_epochs:
@@ -94,7 +82,7 @@ def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimize
 
 def train_epoch(
     cfg: config.Config, state: State, images: np.ndarray
-) -> Iterator[dict[str, float] | None]:
+) -> Iterator[loop.Values | None]:
     """Trains from state.batch on; yields after each step: now and then the means since the last.
 
     images uint8 (n, h, w, 3)
@@ -102,27 +90,13 @@ def train_epoch(
     state.net.train()
     n_batches = data.n_batches(cfg.training, len(images))
     n_steps = n_batches * cfg.training.n_epochs
-    began, n_done = time.perf_counter(), 0
-    for views in data.batches(images, cfg, state.epoch, state.batch):
-        torch.manual_seed(cfg.training.seed * 1_000_003 + state.step)  # drop path, as after a stop
-        for name, value in train_step(cfg, state, views, n_steps, n_batches).items():
-            state.sums[name] += value
-        state.step += 1
-        state.batch += 1
-        n_done += len(views[0])
-        values = None
-        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
-            n = (state.step - 1) % STEPS_BETWEEN_LOGS + 1
-            values = {name: float(total) / n for name, total in state.sums.items()}
-            rate = schedules(cfg.training, state.step - 1, n_steps)["lr"]
-            speed = n_done / (time.perf_counter() - began)
-            values |= {"lr": rate, "images_per_second": speed}
-            for total in state.sums.values():
-                total.zero_()
-            began, n_done = time.perf_counter(), 0
-        if state.batch == n_batches:
-            state.epoch, state.batch = state.epoch + 1, 0
-        yield values
+
+    def step(views: list[Tensor]) -> tuple[int, float, dict[str, Tensor]]:
+        rate = schedules(cfg.training, state.step, n_steps)["lr"]
+        return len(views[0]), rate, train_step(cfg, state, views, n_steps, n_batches)
+
+    batches = data.batches(images, cfg, state.epoch, state.batch)
+    yield from loop.epoch(state, batches, step, n_batches, n_steps, cfg.training.seed)
 
 
 def train_step(

@@ -1,9 +1,9 @@
 """The training of Segmenter: cross-entropy of pixels, by the paper's SGD or by AdamW."""
 
 import copy
+import functools
 import logging
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import UserError, images, memory
+from common import images, memory
 from common.run import Run
-from unsup_seg_torch import checkpoint, precision
+from unsup_seg_torch import checkpoint, loop, precision
 from unsup_seg_torch import data as pictures_data
 from unsup_seg_torch.segmenter import config, data, model, pictures
 
 log = logging.getLogger("unsup_seg_torch.segmenter.train")
 
-SECONDS_BETWEEN_CHECKPOINTS = 30.0
-STEPS_BETWEEN_LOGS = 10
 POWER, FLOOR = 0.9, 1e-5  # of the polynomial, and the rate that it does not fall below; the paper's
 PRIOR = (60, 80)  # cells of the baseline: the most frequent class at each place
 COUNTED = 1000  # images from which class frequencies and the baseline are
@@ -56,30 +54,16 @@ class State:
 def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
     """From labelled images to the weights in the run folder. Raises UserError."""
     scenes = data.Scenes(cfg.dataset, cfg.dataset.split)
-    if run.meta.get("dataset_checksum", scenes.checksum) != scenes.checksum:
-        raise UserError("the labels are not what they were when the run began: start anew")
-    run.note(dataset_checksum=scenes.checksum, device=str(device), pictures=len(scenes))
+    loop.note(run, scenes.checksum, device=str(device), pictures=len(scenes))
     state = begin(cfg, scenes.n_classes, device)
-    state.step, progress = checkpoint.resume(run, state.networks, state.optimizers, state.sums)
-    state.epoch, state.batch = progress.get("epoch", 0), progress.get("batch", 0)
-    if state.step == 0:
+    if not loop.resume(run, state, state.networks):
         model.start_weights(cfg.model, state.net.encoder)
         average_weights(state, 0)
         run.note(classes=scenes.classes)
         write_prior(run, scenes)
     state.weights = class_weights(cfg.training, scenes)
-    saved = time.monotonic()
-    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
-        for values in train_epoch(cfg, state, scenes):
-            if values:
-                run.log("train", state.step, epoch=state.epoch, **values)
-            if run.stopping:
-                save(run, state)
-                run.stop()
-        is_last = state.epoch == cfg.training.n_epochs
-        if is_last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            save(run, state)
-            saved = time.monotonic()
+    steps = functools.partial(train_epoch, cfg, state, scenes)
+    loop.train(run, state, cfg.training.n_epochs, steps, save)
     if cfg.training.save_model:
         pictures.export(run, state.kept)
     if cfg.training.save_logs:
@@ -114,31 +98,18 @@ def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimize
 
 def train_epoch(
     cfg: config.Config, state: State, scenes: data.Scenes
-) -> Iterator[dict[str, float] | None]:
+) -> Iterator[loop.Values | None]:
     """Trains from state.batch on; yields after each step: now and then the means since the last."""
     state.networks.train()
     n_batches = data.n_batches(cfg, len(scenes))
     n_steps = n_batches * cfg.training.n_epochs
-    began, n_done = time.perf_counter(), 0
-    for shown, labels in data.batches(scenes, cfg, state.epoch, state.batch):
+
+    def step(batch: tuple[Tensor, Tensor]) -> tuple[int, float, dict[str, Tensor]]:
         rate = learning_rate(cfg.training, state.step, n_steps)
-        torch.manual_seed(cfg.training.seed * 1_000_003 + state.step)  # dropout, as after a stop
-        for name, value in train_step(cfg, state, shown, labels, rate).items():
-            state.sums[name] += value
-        state.step += 1
-        state.batch += 1
-        n_done += len(shown)
-        values = None
-        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
-            n = (state.step - 1) % STEPS_BETWEEN_LOGS + 1
-            values = {name: float(total) / n for name, total in state.sums.items()}
-            values |= {"lr": rate, "images_per_second": n_done / (time.perf_counter() - began)}
-            for total in state.sums.values():
-                total.zero_()
-            began, n_done = time.perf_counter(), 0
-        if state.batch == n_batches:
-            state.epoch, state.batch = state.epoch + 1, 0
-        yield values
+        return len(batch[0]), rate, train_step(cfg, state, *batch, rate)
+
+    batches = data.batches(scenes, cfg, state.epoch, state.batch)
+    yield from loop.epoch(state, batches, step, n_batches, n_steps, cfg.training.seed)
 
 
 def train_step(
