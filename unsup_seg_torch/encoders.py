@@ -5,6 +5,7 @@ reported, and what is of another depth, number of heads or normalisation is refu
 """
 
 import difflib
+import itertools
 import json
 import logging
 import pickle
@@ -103,11 +104,13 @@ def build(
     depth: int = 12,
     n_heads: int | None = None,
     drop_path: float = 0.0,
+    stem: bool = False,
 ) -> Encoder:
     """A transformer of timm by name, or, without one, one of these sizes; weights are random.
 
     size: (h, w), the pixels for which position embeddings are kept. n_heads None: width / 64, as
-    published ones have. Raises UserError for a name that timm does not have.
+    published ones have. stem: patches are seen by small convolutions in the place of one as large
+    as they are. Raises UserError for a name that timm does not have.
     """
     if name is None:
         heads = n_heads or max(width // HEAD_WIDTH, 1)
@@ -124,6 +127,8 @@ def build(
             drop_path_rate=drop_path,
             dynamic_img_size=True,
         )
+        if stem:
+            net.patch_embed.proj = convolutions(patch_size, width)
         return Encoder(net, None)
     import timm
 
@@ -148,6 +153,22 @@ def build(
             "vit_tiny_patch16_384, deit_small_patch16_224 or vit_small_patch8_224.dino"
         )
     return Encoder(net, name, (net.default_cfg["mean"], net.default_cfg["std"]))
+
+
+def convolutions(patch_size: int, width: int) -> nn.Sequential:
+    """(b, 3, h, w) -> (b, width, h / patch_size, w / patch_size), after Xiao et al. 2021.
+
+    Each convolution halves the sides as long as that is possible; the last one, without overlap,
+    does what is left.
+    """
+    n_halvings = min((patch_size & -patch_size).bit_length() - 1, 3)
+    widths = [3, *(max(width >> (n_halvings - 1 - i), 8) for i in range(n_halvings))]
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(widths):
+        layers += [nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.GroupNorm(1, b), nn.GELU()]
+        layers += [nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.GroupNorm(1, b), nn.GELU()]
+    rest = patch_size >> n_halvings
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], width, rest, rest))
 
 
 # ---- weights

@@ -96,7 +96,8 @@ def of_features(cfg: config.DINOConfig, run: Run, args: argparse.Namespace) -> t
         scores |= found["scores"]
         scores |= {
             "untrained": found["untrained"],
-            "baseline": {"name": "raw pixels"} | found["pixels"],
+            "raw_pixels": found["raw_pixels"],
+            "baseline": {"name": "pixels, less each image's mean"} | found["centred_pixels"],
         }
         return scores, found["protocol"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -300,7 +300,7 @@ def test_features_are_compared_with_pixels_and_the_untrained_network(images):
     nets = [model.build(knobs.Model(**SMALL), 16).teacher.encoder.eval() for _ in range(2)]
     report = probes.compare(*nets, settings(), found, None)
     assert (report["n_known"], report["n_asked"]) == (20, 4)
-    for name in ("scores", "untrained", "pixels"):
+    for name in ("scores", "untrained", "raw_pixels", "centred_pixels"):
         assert report[name].keys() == {"knn_10", "knn_20", "linear"}
         assert all(0 <= value <= 1 for value in report[name].values())
     assert "every fifth image" in report["protocol"]

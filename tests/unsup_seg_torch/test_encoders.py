@@ -39,6 +39,27 @@ def test_any_size_has_tokens_of_its_padded_grid():
     assert torch.equal(padded[:, :, :20, :41], (images - mean) / std)
 
 
+@pytest.mark.parametrize("patch_size, convolutions", [(8, 7), (12, 5), (3, 1)])
+def test_a_stem_of_small_convolutions_sees_the_same_patches(patch_size, convolutions):
+    encoder = build(patch_size=patch_size, stem=True).eval()
+    stem = encoder.net.patch_embed.proj
+    assert sum(isinstance(layer, torch.nn.Conv2d) for layer in stem) == convolutions
+    images = torch.rand(2, 3, 4 * patch_size, 5 * patch_size)
+    before = encoder(images)
+    assert before.shape == (2, 1 + 4 * 5, 64)
+    images[:, :, : 4 * patch_size // 2] = 0
+    assert stem(images).shape == (2, 64, 4, 5) and not torch.equal(before, encoder(images))
+
+
+def test_weights_with_a_stem_are_loaded_by_name_and_refused_without_one(tmp_path):
+    one, other = build(stem=True), build(stem=True)
+    save_file(one.net.state_dict(), tmp_path / "a.safetensors")
+    encoders.load(other, tmp_path / "a.safetensors")
+    assert_same(one, other)
+    with pytest.raises(UserError, match="lacks 2 of the .* patch_embed.proj.bias"):
+        encoders.load(build(), tmp_path / "a.safetensors")
+
+
 def test_an_encoder_of_timm_has_its_own_statistics_and_heads():
     encoder = encoders.build("vit_tiny_patch16_224", (32, 48))
     assert encoder.statistics == ((0.5,) * 3, (0.5,) * 3)

@@ -24,31 +24,7 @@ def scenes(tmp_path_factory):
     return transformers.write_scenes(tmp_path_factory.mktemp("labelled pictures"))
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory, scenes):
-    folder = tmp_path_factory.mktemp("segmenter")
-    checkout = transformers.checkout(folder, transformers.SEGMENTER.format(scenes))
-    yield checkout
-    checkout.close()
-
-
-@pytest.fixture(scope="module")
-def cold(tmp_path_factory, scenes):
-    """Scripts that load all by themselves: where the hub's cache is, is read once, on import."""
-    folder = tmp_path_factory.mktemp("cold")
-    checkout = transformers.checkout(folder, transformers.SEGMENTER.format(scenes), prelude="")
-    yield checkout
-    checkout.close()
-
-
-@pytest.fixture(scope="module")
-def whole(checkout):
-    return transformers.whole(checkout)
-
-
-@pytest.fixture(scope="module")
-def stopped(checkout):
-    return checkout.train(strike="3:SIGTERM").run
+checkout, cold, whole, stopped = transformers.fixtures(transformers.SEGMENTER, "scenes")
 
 
 class TestInterrupted(Interrupted):

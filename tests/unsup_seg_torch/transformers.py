@@ -1,6 +1,7 @@
 """Tiny configs of Segmenter and DINO, and labelled pictures, for the runs of this suite."""
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -82,16 +83,36 @@ def strike(place, name):
 """
 
 
-def checkout(folder, config, prelude=PRELUDE):
-    return Checkout(folder, "unsup_seg_torch", config, prelude)
+def fixtures(config, source):
+    """checkout, cold, whole and stopped of a module; source: its fixture of the data's folder.
 
+    cold: scripts that load all by themselves, for where the hub's cache is, is read on import.
+    """
 
-def whole(of):
-    """What train.py answers, and the finished run, predicted and scored."""
-    answer = of.train()
-    assert answer.code == 0, answer.err
-    of.score(answer.run)
-    return answer, answer.run
+    def lend(prelude):
+        @pytest.fixture(scope="module")
+        def fixture(tmp_path_factory, request):
+            folder = tmp_path_factory.mktemp(source)
+            of = config.format(request.getfixturevalue(source))
+            checkout = Checkout(folder, "unsup_seg_torch", of, prelude)
+            yield checkout
+            checkout.close()
+
+        return fixture
+
+    @pytest.fixture(scope="module")
+    def whole(checkout):
+        """What train.py answers, and the finished run, predicted and scored."""
+        answer = checkout.train()
+        assert answer.code == 0, answer.err
+        checkout.score(answer.run)
+        return answer, answer.run
+
+    @pytest.fixture(scope="module")
+    def stopped(checkout):
+        return checkout.train(strike="3:SIGTERM").run
+
+    return lend(PRELUDE), lend(""), whole, stopped
 
 
 def cache(folder, repository, net):

@@ -35,6 +35,9 @@ class Model:
     width: int = 384  # of a token
     depth: int = 12  # blocks
     n_heads: int | None = None  # null: width / 64, as all published ones have
+    stem: bool = (
+        False  # convolutions of 3 x 3 see a patch, of our own sizes; paper: one of its size
+    )
     drop_path: float = 0.1  # share of the student's last block's steps that are left out
     hidden: int = 2048  # of the head's two hidden layers
     bottleneck: int = 256  # of what is normalised before the last layer
@@ -50,6 +53,8 @@ class Model:
             self.n_heads is None or self.n_heads >= 1, "model.n_heads", self.n_heads, "1 or more"
         )
         require(self.n_outputs >= 2, "model.n_outputs", self.n_outputs, "2 or more")
+        named = bool(self.backbone or self.pretrained)
+        require(not (self.stem and named), "model.stem", True, "false for a backbone of timm")
         share = self.drop_path
         require(0 <= share < 1, "model.drop_path", share, "0 or more, below 1")
 

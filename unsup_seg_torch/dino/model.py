@@ -107,6 +107,7 @@ def build(cfg: config.Model, size: int) -> DINO:
         depth=cfg.depth,
         n_heads=cfg.n_heads,
         drop_path=cfg.drop_path,
+        stem=cfg.stem,
     )
     return DINO(
         encoder,

@@ -44,8 +44,13 @@ def pair(
 
 
 def pixels(images: np.ndarray) -> Tensor:
-    """The baseline's features: centred pixels, float32 (n, h w c)"""
-    flat = torch.from_numpy(images).flatten(1).float()
+    """uint8 images (n, h, w, 3) as features: float32 (n, h w 3), 0 to 1"""
+    return torch.from_numpy(images).flatten(1).float() / 255
+
+
+def centred(images: np.ndarray) -> Tensor:
+    """The same less the mean of each image: stronger where features are compared by cosine."""
+    flat = pixels(images)
     return flat - flat.mean(1, keepdim=True)
 
 
@@ -100,9 +105,10 @@ def compare(
     found: datasets.Images,
     held_out: datasets.Images | None,
 ) -> dict:
-    """Scores of the features, beside those of the untrained network and of the raw pixels.
+    """Scores of the features, beside those of the untrained network and of the pixels.
 
-    {"scores": ..., "untrained": ..., "pixels": ..., "protocol": ...} of labelled images.
+    {"scores": ..., "untrained": ..., "raw_pixels": ..., "centred_pixels": ..., "protocol": ...} of
+    labelled images.
     """
     bank, queries, what = pair(found, held_out)
     if queries.images.shape[1:] != bank.images.shape[1:]:
@@ -114,7 +120,8 @@ def compare(
     sees = {
         "scores": lambda images: features(trained, images, cfg.training).cpu(),
         "untrained": lambda images: features(untrained, images, cfg.training).cpu(),
-        "pixels": pixels,
+        "raw_pixels": pixels,
+        "centred_pixels": centred,
     }
     report: dict = {"n_known": len(labels), "n_asked": len(truth), "protocol": PROTOCOL + what}
     for name, see in sees.items():
