@@ -217,7 +217,7 @@ def cut(
         at_seen = tokencut.refine(labels.astype(np.int64), seen, patch, crf_iterations)
         return data.nearest(at_seen, image.shape[:2])
 
-    scales = [refined(tokencut.k_way(patches, k)) for k in range(2, max(n_segments, 2) + 1)]
+    scales = [refined(labels) for labels in tokencut.k_ways(patches, max(n_segments, 2))]
     heat = attention.heat(attention.enlarge(np.abs(vector)[None], size, patch)[0])
     return refined(mask).astype(bool), heat, np.stack(scales)
 

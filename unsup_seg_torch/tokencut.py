@@ -63,18 +63,20 @@ def two_way(patches: np.ndarray, threshold: float = THRESHOLD) -> tuple[np.ndarr
     return pieces == pieces[seed], vector
 
 
-def k_way(patches: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """k segments of a picture: features (rows, columns, d) -> labels (rows, columns) from 0.
+def k_ways(patches: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+    """2 to `most` segments of a picture: features (rows, columns, d) -> labels (s, rows, columns).
 
-    Ties are cosines, those below 0 hardly any; k-means on the first k eigenvectors. k beyond the
-    number of patches is that number.
+    Ties are cosines, those below 0 hardly any; k-means on the first k eigenvectors. Labels are from
+    0; where there are fewer patches than segments, each is one.
     """
-    rows, columns = patches.shape[:2]
-    k = min(k, rows * columns)
-    if k < 2:
-        return np.zeros((rows, columns), np.int64)
+    grid = patches.shape[:2]
+    n = grid[0] * grid[1]
+    if n < 2:
+        return np.zeros((most - 1, *grid), np.int64)
     ties = np.maximum(similarities(patches), TIE)
-    return spectral.k_way(ties, k, seed).reshape(rows, columns)
+    vectors = spectral.eigenvectors(ties, min(most, n))[1]
+    found = [spectral.of_vectors(vectors[:, :k], seed) for k in range(2, most + 1)]
+    return np.stack(found).reshape(-1, *grid)
 
 
 def refine(

@@ -125,11 +125,12 @@ def test_of_two_equal_pieces_only_the_one_with_the_seed_is_kept(patches):
 
 def test_k_segments_and_no_more_than_there_are_patches(patches):
     patches[:, 8:] = [0, 0, 1, 0, 0, 0]
-    labels = tokencut.k_way(patches, 3)
+    two, labels = tokencut.k_ways(patches, 3)
+    assert len(np.unique(two)) == 2
     assert [len(np.unique(labels[part])) for part in (np.s_[2:5, 3:7], np.s_[:, 8:])] == [1, 1]
     assert len(np.unique(labels)) == 3
-    assert tokencut.k_way(patches[:1, :2], 6).shape == (1, 2)
-    assert tokencut.k_way(patches[:1, :1], 6).tolist() == [[0]]
+    assert tokencut.k_ways(patches[:1, :2], 6).shape == (5, 1, 2)
+    assert not tokencut.k_ways(patches[:1, :1], 6).any()
     assert tokencut.two_way(patches[:1, :1])[0].all()
 
 
