@@ -80,6 +80,7 @@ class Training:
     n_epochs: int = 64
     scale: tuple[float, float] = (0.5, 2.0)  # by which an image is enlarged, before the crop
     single_class: float = 0.75  # largest share that one class may have of a crop, if it can be met
+    flip: bool = True  # mirror images; false where left and right differ, as in digits
     colour: float = 1.0  # strength of the changes of brightness, contrast, saturation and hue
     balance: float = 0.0  # power of 1 / frequency by which classes weigh; 0: all pixels alike
     average: float = (

@@ -159,7 +159,7 @@ def augment(
     b = len(picked)
     scales = views.uniform(b, training.scale, generator)
     steps, tops, lefts, labels = 1 / scales, torch.empty(b), torch.empty(b), []
-    flips = torch.rand(b, generator=generator) < 0.5
+    flips = torch.rand(b, generator=generator) < 0.5 * training.flip
     for i, (_, truth) in enumerate(picked):
         step = float(steps[i])
         for _ in range(N_CROPS):
