@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 SIDE, SCALE, N_DIGITS = 64, 3, 3  # of a canvas, pixels of a digit's pixel, digits on it
-N_CANVASES = {"train": 960, "val": 60}
+N_CANVASES = {"train": 4800, "val": 60}
 IGNORE = 255
 INK = 5  # of 16, from which on a pixel of a digit is one
 
