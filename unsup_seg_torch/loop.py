@@ -1,5 +1,6 @@
 """The loop of every training here: steps, the means of what they say, checkpoints."""
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -101,3 +102,24 @@ def train(
         if is_last or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
             save(run, state)
             saved = time.monotonic()
+
+
+def write_curves(run: Run, names: list[str]) -> None:
+    """What the steps have said, each by itself over the steps, as images/losses.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    figure, axes = pyplot.subplots(
+        len(names), 1, figsize=(7, 1 + 2 * len(names)), sharex=True, layout="constrained"
+    )
+    for axis, name in zip(axes, names, strict=True):
+        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
+        axis.set_ylabel(name.replace("_", " "))
+        if name == "reconstruction":  # W-Net's falls by orders of magnitude
+            axis.set_yscale("log")
+    axes[-1].set_xlabel("step")
+    figure.savefig(run.images / "losses.png", dpi=100)
+    pyplot.close(figure)

@@ -1,6 +1,5 @@
 """The pictures of a run: regions, labels, reconstructions, contour maps, evolution."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -153,21 +152,3 @@ def export(to: run.Run) -> None:
     shutil.copyfile(
         to.latest_checkpoint().path / "model.safetensors", to.path / "model.safetensors"
     )
-
-
-def write_curves(to: run.Run) -> None:
-    """Both losses over the steps, one below the other, as images/losses.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    lines = [json.loads(line) for line in (to.path / "metrics.jsonl").read_text().splitlines()]
-    figure, axes = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    for axis, name in zip(axes, ("soft_ncut", "reconstruction"), strict=True):
-        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
-        axis.set_ylabel(name.replace("_", " "))
-    axes[1].set_yscale("log")
-    axes[1].set_xlabel("step")
-    figure.savefig(to.images / "losses.png", dpi=100)
-    pyplot.close(figure)

@@ -74,7 +74,7 @@ def run_training(cfg: config.Config, run: Run, where: torch.device) -> None:
     if cfg.training.save_model:
         pictures.export(run)
     if cfg.training.save_logs:
-        pictures.write_curves(run)
+        loop.write_curves(run, list(state.sums))
 
 
 def device() -> torch.device:

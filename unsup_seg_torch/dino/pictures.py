@@ -1,7 +1,5 @@
 """What is to be looked at of a training of DINO: the curves; and its weights for others."""
 
-import json
-
 from safetensors.torch import save_file
 
 from common.run import Run
@@ -24,21 +22,3 @@ def export(run: Run, encoder: Encoder) -> None:
     """RUN/model.safetensors: the teacher by timm's names, which timm loads as they are."""
     weights = {name: value.contiguous() for name, value in encoder.net.state_dict().items()}
     save_file(weights, run.path / "model.safetensors", encoder.describe())
-
-
-def write_curves(run: Run) -> None:
-    """Loss, entropy and information over the steps, as images/losses.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    names = ("loss", "entropy", "information")
-    figure, axes = pyplot.subplots(3, 1, figsize=(7, 6), sharex=True, layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
-        axis.set_ylabel(name)
-    axes[-1].set_xlabel("step")
-    figure.savefig(run.images / "losses.png", dpi=100)
-    pyplot.close(figure)

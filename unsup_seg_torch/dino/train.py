@@ -59,7 +59,7 @@ def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
     if cfg.training.save_model:
         pictures.export(run, state.net.teacher.encoder)
     if cfg.training.save_logs and cfg.training.n_epochs:
-        pictures.write_curves(run)
+        loop.write_curves(run, list(state.sums))
 
 
 def begin(cfg: config.Config, device: torch.device) -> State:

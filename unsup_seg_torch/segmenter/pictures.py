@@ -1,6 +1,5 @@
 """What is to be looked at of Segmenter's labels: overlays, a legend, the curves."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -82,20 +81,3 @@ def export(run: Run, net: Segmenter) -> None:
     """The encoder's and decoder's weights alone, for --model.weights of another run."""
     weights = {name: value.contiguous() for name, value in net.state_dict().items()}
     save_file(weights, run.path / "model.safetensors", net.encoder.describe())
-
-
-def write_curves(run: Run) -> None:
-    """The loss and the accuracy over the steps, as images/losses.png."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    figure, axes = pyplot.subplots(2, 1, figsize=(7, 5), sharex=True, layout="constrained")
-    for axis, name in zip(axes, ("loss", "pixel_accuracy"), strict=True):
-        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
-        axis.set_ylabel(name.replace("_", " "))
-    axes[1].set_xlabel("step")
-    figure.savefig(run.images / "losses.png", dpi=100)
-    pyplot.close(figure)

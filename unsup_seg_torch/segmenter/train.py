@@ -67,7 +67,7 @@ def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
     if cfg.training.save_model:
         pictures.export(run, state.kept)
     if cfg.training.save_logs:
-        pictures.write_curves(run)
+        loop.write_curves(run, list(state.sums))
 
 
 def begin(cfg: config.Config, n_classes: int, device: torch.device) -> State:
