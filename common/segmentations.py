@@ -1,5 +1,6 @@
 """Data sets whose images have true segmentations, and a folder of yours."""
 
+import glob
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import numpy as np
 from PIL import Image
 
 from common import UserError, datasets, download, folders, formats, images
+
+
+PICTURES = set(folders.EXTENSIONS) - {".png"}  # beside which a PNG is one of labels
 
 
 @dataclass(frozen=True)
@@ -141,14 +145,17 @@ def _pairs(pictures: Path, labels: Path) -> list[tuple[Path, Path]]:
         for path in sorted(pictures.iterdir())
         if path.suffix.lower() in folders.EXTENSIONS
         and (labels / f"{path.stem}.png").is_file()
-        and (labels != pictures or path.suffix.lower() != ".png")
+        and (labels != pictures or path.suffix.lower() in PICTURES)
     ]
 
 
 def _highest(folder: Path) -> int:
-    """The highest label but 255 of all that are PNGs of labels below a folder."""
+    """The highest label but 255 of all PNGs of labels below a folder, which pictures may share."""
     highest = 0
     for path in sorted(folder.rglob("*.png")):
+        beside = {each.suffix.lower() for each in path.parent.glob(f"{glob.escape(path.stem)}.*")}
+        if "labels" not in path.relative_to(folder).parts and not beside & PICTURES:
+            continue
         with formats.reading(path), Image.open(path) as picture:
             if picture.mode in ("L", "P"):
                 labels = np.array(picture)

@@ -114,6 +114,15 @@ def test_a_folder_of_pairs_in_three_layouts(tmp_path, image, truth):
         loaded.truths(0)
 
 
+@pytest.mark.parametrize("folders", [("images", "labels"), ("train/images", "train/labels")])
+def test_gray_pictures_are_no_labels(tmp_path, folders):
+    """The number of classes is the labels' alone, whatever grays the pictures have."""
+    labels_png(tmp_path / folders[0] / "a.png", [[200, 31, 7]])
+    labels_png(tmp_path / folders[1] / "a.png", [[0, 2, 255]])
+    split = "train" if "/" in folders[0] else ""
+    assert segmentations.load("folder", split, path=tmp_path).n_classes == 3
+
+
 def test_a_folder_without_pairs_is_refused(tmp_path):
     picture(tmp_path / "a.jpg", (1, 3, 3))
     with pytest.raises(UserError, match="holds no pair of a picture and its labels"):
