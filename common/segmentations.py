@@ -9,7 +9,6 @@ from PIL import Image
 
 from common import UserError, datasets, download, folders, formats, images
 
-
 PICTURES = set(folders.EXTENSIONS) - {".png"}  # beside which a PNG is one of labels
 
 
