@@ -70,7 +70,7 @@ def main() -> None:
         N_STEPS,
     )
     say(found["ours"], found["plain"])
-    peaks = {name: peak(name) for name in CUTS}
+    peaks = {name: peak(PEAK, name) for name in CUTS}
     print(
         f"peak   ours {peaks['ours']:6.1f} MB  plain {peaks['plain']:6.1f} MB  "
         f"share {peaks['ours'] / peaks['plain']:.1%}",
@@ -169,10 +169,10 @@ def say(ours: list[float], plain: list[float]) -> None:
     )
 
 
-def peak(name: str) -> float:
-    """Megabytes that the process grows by."""
+def peak(program: str, name: str) -> float:
+    """The megabytes that a program prints, a process of its own since a peak never falls again."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, name],
+        [sys.executable, "-c", program, name],
         cwd=Path(__file__).resolve().parents[1],
         capture_output=True,
         text=True,

@@ -8,17 +8,15 @@ frames of 480x360.
 
 import copy
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.unsup_seg import peak, seconds
 from common import metrics
 from unsup_seg_torch import encoders, precision
 from unsup_seg_torch.dino import config as dino_config
@@ -30,7 +28,7 @@ CPU = torch.device("cpu")
 N_STEPS = 5
 LIMIT_MB = 1500  # of the attention
 
-# A process of its own, since the peak of one never falls again.
+# Megabytes of the whole process, with PyTorch and the weights.
 PEAK = """
 import re, sys
 from pathlib import Path
@@ -53,7 +51,7 @@ def main() -> None:
     say(seconds(segmenter_steps(), N_STEPS))
     print("DINO: width 128, depth 4, patch 4, 2 views of 32 and 4 of 16, batch 32, AdamW")
     say(seconds(dino_steps(), N_STEPS))
-    peaks = {name: peak(name) for name in ("ours", "whole")}
+    peaks = {name: peak(PEAK, name) for name in ("ours", "whole")}
     print("attention of the class token: ViT-S/8, 480x480")
     print(f"peak   ours {peaks['ours']:6.0f} MB  whole matrix {peaks['whole']:6.0f} MB  "
           f"limit {LIMIT_MB} MB", flush=True)  # fmt: skip
@@ -135,17 +133,6 @@ def written_out(net: nn.Module) -> nn.Module:
     return net
 
 
-def seconds(calls: dict[str, Callable[[], object]], n: int) -> dict[str, list[float]]:
-    """Of every call in turn n times, after one of each that warms up."""
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(1 + n):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            found[name].append(time.perf_counter() - start)
-    return {name: each[1:] for name, each in found.items()}
-
-
 def say(found: dict[str, list[float]]) -> None:
     mine, theirs = (1000 * statistics.median(found[name]) for name in ("ours", "plain"))
     print(
@@ -176,18 +163,6 @@ def whole(encoder: encoders.Encoder, side: int) -> list[Tensor]:
     encoder(torch.rand(1, 3, side, side))
     handle.remove()
     return kept
-
-
-def peak(name: str) -> float:
-    """Megabytes of the whole process, with PyTorch and the weights."""
-    done = subprocess.run(
-        [sys.executable, "-c", PEAK, name],
-        cwd=Path(__file__).resolve().parents[1],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return float(done.stdout)
 
 
 def counting() -> float:
