@@ -7,9 +7,10 @@ from urllib.parse import quote
 from common import charts
 
 SCORE_NAMES = {
-    "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "pri": "PRI",
-    "n_labels": "Labels", "n_segments": "Segments", "n_empty_clusters": "Empty clusters",
-    "n_clusters": "Clusters", "knn": "k-NN", "knn_10": "k-NN of 10", "knn_20": "k-NN of 20",
+    "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "iou": "IoU", "pri": "PRI",
+    "weighted_iou": "Weighted IoU", "n_labels": "Labels", "n_segments": "Segments",
+    "n_empty_clusters": "Empty clusters", "n_clusters": "Clusters", "knn": "k-NN",
+    "knn_10": "k-NN of 10", "knn_20": "k-NN of 20",
     "retrieval_map": "Retrieval mAP", "nmi_previous": "NMI of the last two",
 }  # fmt: skip
 
@@ -21,8 +22,12 @@ def link(path: Path, start: Path) -> str:
 
 def title(name: str) -> str:
     """A file's or a score's name as a heading."""
-    words = name.replace("_", " ").strip()
-    return SCORE_NAMES.get(name, words[:1].upper() + words[1:])
+    if name in SCORE_NAMES:
+        return SCORE_NAMES[name]
+    # a report has a score below another name with a space between them
+    parts = (SCORE_NAMES.get(part, part.replace("_", " ")) for part in name.split())
+    words = " ".join(parts).strip()
+    return words[:1].upper() + words[1:]
 
 
 def number(value: float) -> str:

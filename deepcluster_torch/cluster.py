@@ -1,6 +1,7 @@
 """The step without gradient: whitened features, and k-means on them."""
 
 import importlib.util
+import logging
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -186,6 +187,7 @@ def _iterate_with_faiss(
     points: Tensor, centroids: Tensor, n_iterations: int, spherical: bool, generator: Generator
 ) -> tuple[Tensor, int, int]:
     """As `_iterate`; faiss splits the clusters that it finds empty."""
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of each build that it tries
     import faiss
 
     if n_iterations == 0:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import UserError, charts, images, report
+from common import UserError, charts, images, report, words
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.default_rng(0)
@@ -329,6 +329,19 @@ def test_curves_have_one_chart_a_quantity_and_split_and_few_points(run):
 )
 def test_ticks_are_round_numbers(low, high, expected):
     assert [text for _, text in charts._ticks(low, high)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("knn_10", "k-NN of 10"),
+        ("untrained knn_10", "Untrained k-NN of 10"),
+        ("raw_pixels nmi", "Raw pixels NMI"),
+        ("mean_accuracy", "Mean accuracy"),
+    ],
+)
+def test_scores_within_scores_have_the_names_of_scores(name, expected):
+    assert words.title(name) == expected
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

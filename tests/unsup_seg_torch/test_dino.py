@@ -89,6 +89,37 @@ def test_both_collapses_have_no_information_and_other_entropies():
         assert [float(v) for v in found] == pytest.approx([each, of_mean], abs=1e-5)
 
 
+def test_koleo_is_the_mean_log_of_the_distance_to_the_nearest_other():
+    features = torch.randn(6, 3, dtype=torch.float64)
+    points = list(features / features.norm(dim=1, keepdim=True))
+    nearest = [min(math.dist(a, b) for b in points if b is not a) for a in points]
+    expected = -sum(map(math.log, nearest)) / 6
+    assert float(loss.koleo(features)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_koleo_spreads_and_survives_equal_and_lone_features():
+    features = (torch.ones(8, 3) + 0.01 * torch.randn(8, 3)).requires_grad_()
+    before = float(loss.koleo(features).detach())
+    for _ in range(50):
+        (gradient,) = torch.autograd.grad(loss.koleo(features), features)
+        features = (features - 0.05 * gradient).detach().requires_grad_()
+    assert float(loss.koleo(features).detach()) < before - 1
+    for hard in (torch.ones(4, 3), torch.ones(1, 3), torch.zeros(4, 3)):
+        hard.requires_grad_()
+        loss.koleo(hard).backward()
+        assert hard.grad.isfinite().all()
+
+
+def test_a_step_adds_koleo_of_the_students_two_large_views():
+    views, found = [torch.rand(8, 3, side, side) for side in (16, 16, 8)], []
+    for weight in (0.0, 0.5):
+        cfg = settings(koleo=weight)
+        state = train.begin(cfg, CPU)
+        spread = sum(map(loss.koleo, state.net.student.features(views[:2])))
+        found.append(float(train.train_step(cfg, state, views, 12, 3)["loss"]))
+    assert found[1] - found[0] == pytest.approx(0.5 * float(spread.detach()), rel=1e-4)
+
+
 # ---- the networks
 
 

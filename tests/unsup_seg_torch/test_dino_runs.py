@@ -70,7 +70,7 @@ def test_the_same_seed_twice_gives_the_same_weights(checkout, whole):
 
 def test_the_command_in_the_manner_of_the_original_works_in_the_folder(checkout):
     words = "--model=dino --batch-size=16 --epochs=1 --learning-rate=0.001 --save-model --save-logs"
-    options = [*words.split(), "--dataset.n_images", 40]
+    options = [*words.split(), "--dataset.n_images", 40, "--model.stem", "false"]
     answer = checkout("train", *options, cwd="unsup_seg_torch")
     assert answer.code == 0, answer.err
     run = answer.run
@@ -81,7 +81,7 @@ def test_the_command_in_the_manner_of_the_original_works_in_the_folder(checkout)
     theirs.load_state_dict(encoders.read(run / "model.safetensors")[0])
 
 
-def test_given_weights_are_used_without_training(cold, photos, tmp_path):
+def test_given_weights_are_used_without_training(cold, checkout, photos, tmp_path):
     """Public checkpoints become runs: their features are scored, and pred.py looks through them."""
     encoder = encoders.build("test_vit", (64, 64))
     transformers.cache(tmp_path, "timm/test_vit.r160_in1k", encoder.net)
@@ -91,9 +91,9 @@ def test_given_weights_are_used_without_training(cold, photos, tmp_path):
     assert answer.code == 0, answer.err
     assert "loaded from" in answer.err
     run = answer.run
-    assert cold.score(run)["n"] == 24
+    assert checkout.score(run)["n"] == 24
     out = tmp_path / "new"
-    given = cold.pred(run, "--input", photos / "red", "--attention", "--out", out)
+    given = checkout.pred(run, "--input", photos / "red", "--attention", "--out", out)
     assert given.code == 0, given.err
     with np.load(out / "attention/00/attention.npz") as file:
         assert file["maps"].shape[0] == encoder.n_heads

@@ -106,6 +106,18 @@ def test_new_pictures_and_what_the_transformer_sees_in_them(checkout, whole, sce
     assert (new / "images/segments.png").exists() and (new / "objects/00000.png").exists()
 
 
+def test_the_overview_shows_pictures_from_first_to_last(checkout, whole, tmp_path):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for i in range(14):
+        Image.new("RGB", (40, 30), (10 * i, 10 * i, 10 * i)).save(folder / f"{i:02d}.png")
+    answer = checkout.pred(whole[1], "--input", folder, "--out", tmp_path / "new")
+    assert answer.code == 0, answer.err
+    with Image.open(tmp_path / "new/images/overview.png") as sheet:
+        left = np.asarray(sheet)[15::34, 20, 0]
+    assert left.tolist() == [0, 20, 40, 60, 80, 100, 120]
+
+
 def test_the_command_of_the_original_repository_works_in_the_folder(cold, tmp_path):
     """Its --pretrained takes ViT-Ti of timm, here from a cache that holds some weights of it."""
     encoder = encoders.build("vit_tiny_patch16_384", (384, 384))

@@ -16,7 +16,7 @@ DINO = """
 dataset: {{name: folder, path: "{}", size: 20}}
 model: {{name: dino, patch_size: 4, width: 32, depth: 2, n_heads: 2, drop_path: 0.2, hidden: 24,
   bottleneck: 8, n_outputs: 16}}
-training: {{n_epochs: 3, batch_size: 4, large: 16, small: 8, n_small: 2, lr: 1.0e-3}}
+training: {{n_epochs: 3, batch_size: 4, large: 16, small: 8, n_small: 2, lr: 1.0e-3, koleo: 0.1}}
 """
 
 
@@ -86,7 +86,7 @@ def strike(place, name):
 def fixtures(config, source):
     """checkout, cold, whole and stopped of a module; source: its fixture of the data's folder.
 
-    cold: scripts that load all by themselves, for where the hub's cache is, is read on import.
+    cold: scripts that load timm by themselves, for where the hub's cache is, is read on import.
     """
 
     def lend(prelude):
@@ -112,7 +112,7 @@ def fixtures(config, source):
     def stopped(checkout):
         return checkout.train(strike="3:SIGTERM").run
 
-    return lend(PRELUDE), lend(""), whole, stopped
+    return lend(PRELUDE), lend(PRELUDE.replace("timm, ", "")), whole, stopped
 
 
 def cache(folder, repository, net):

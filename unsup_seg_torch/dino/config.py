@@ -67,6 +67,7 @@ class Training:
     warmup: float = 0.1  # share of the steps in which the rate rises; paper: 10 of 100 epochs
     weight_decay: float = 0.04  # of all but biases and norms; rises along a cosine to
     final_weight_decay: float = 0.4
+    koleo: float = 0.0  # weight of spreading the features evenly (Sablayrolles et al. 2019)
     clip: float | None = 3.0  # largest norm of the gradient of each parameter
     batch_size: int = 64
     n_epochs: int = 100  # 0: the weights as they are given
@@ -95,7 +96,7 @@ class Training:
         for name in ("batch_size", "large", "small"):
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
         for name in ("n_epochs", "n_small", "final_lr", "weight_decay", "final_weight_decay",
-                     "freeze_last", "colour", "blur"):  # fmt: skip
+                     "koleo", "freeze_last", "colour", "blur"):  # fmt: skip
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         for name in ("momentum", "centre_momentum", "warmup", "teacher_warmup"):
             value = getattr(self, name)

@@ -34,12 +34,14 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
         width: int = 128,
         depth: int = 6,
         n_heads: int | None = None,
+        stem: bool = False,
         n_outputs: int = 1024,
         size: int = 32,
         large: int = 32,
         small: int = 16,
         n_small: int = 4,
         lr: float = 1e-3,
+        koleo: float = 0.1,
         momentum: float = 0.99,
         batch_size: int = 64,
         n_epochs: int = 30,
@@ -53,12 +55,14 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
         self.width = width
         self.depth = depth
         self.n_heads = n_heads
+        self.stem = stem
         self.n_outputs = n_outputs
         self.size = size
         self.large = large
         self.small = small
         self.n_small = n_small
         self.lr = lr
+        self.koleo = koleo
         self.momentum = momentum
         self.batch_size = batch_size
         self.n_epochs = n_epochs
@@ -131,6 +135,7 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
                 width=self.width,
                 depth=self.depth,
                 n_heads=self.n_heads,
+                stem=self.stem,
                 hidden=512,
                 bottleneck=128,
                 n_outputs=self.n_outputs,
@@ -139,6 +144,7 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
             training=config.Training(
                 seed=self.random_state,
                 lr=self.lr,
+                koleo=self.koleo,
                 momentum=self.momentum,
                 batch_size=self.batch_size,
                 n_epochs=self.n_epochs,

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def targets(teacher: Tensor, centre: Tensor, temperature: float) -> Tensor:
@@ -24,6 +25,20 @@ def dino_loss(student: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     alone = (wanted * scaled[:g]).sum(-1).sum(0)
     entropies = g * logs.sum(0) - logs[:g].sum(0) - together + alone
     return entropies.mean() / (g * v - g)
+
+
+def koleo(features: Tensor) -> Tensor:
+    """Minus the mean log of the distance to the nearest other, of features (b, d) of length 1.
+
+    Small where they are spread evenly over the sphere: against outputs that differ along a few
+    directions only (Sablayrolles et al. 2019, "Spreading vectors for similarity search").
+    """
+    directions = F.normalize(features.float(), dim=1)
+    if len(directions) < 2:
+        return directions.sum() * 0
+    cosines = (directions @ directions.T).detach().fill_diagonal_(-2)
+    distances = (directions - directions[cosines.argmax(1)]).norm(dim=1)
+    return -distances.clamp(min=1e-6).log().mean()
 
 
 @torch.no_grad()

@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """An encoder's class token, and the head's outputs for it."""
+    """An encoder's class token, and the head's outputs (v, b, k) for it."""
 
     def __init__(self, encoder: Encoder, head: Head):
         super().__init__()
@@ -58,11 +58,14 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, views: list[Tensor]) -> Tensor:
-        """Views of several sizes, each (b, 3, s, s) -> (v, b, k); equal sizes go at once."""
+        return self.head(self.features(views))
+
+    def features(self, views: list[Tensor]) -> Tensor:
+        """Views of several sizes, each (b, 3, s, s) -> (v, b, d); equal sizes go at once."""
         sizes = dict.fromkeys(view.shape for view in views)
         groups = [[view for view in views if view.shape == size] for size in sizes]
-        features = [self.encoder(torch.cat(group))[:, 0] for group in groups]
-        return self.head(torch.cat(features)).unflatten(0, (len(views), -1))
+        found = [self.encoder(torch.cat(group))[:, 0] for group in groups]
+        return torch.cat(found).unflatten(0, (len(views), -1))
 
 
 class DINO(nn.Module):

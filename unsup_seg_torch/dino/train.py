@@ -116,9 +116,12 @@ def train_step(
     with precision.autocast(training.precision, state.device):
         with torch.no_grad():
             taught = net.teacher(views[:2])
-        said = net.student(views)
+        features = net.student.features(views)
+        said = net.student.head(features)
     wanted = loss.targets(taught, net.centre, now["teacher_temperature"])
     value = loss.dino_loss(said, wanted, training.temperature)
+    if training.koleo:
+        value = value + training.koleo * sum(loss.koleo(view) for view in features[:2])
     descent.zero_grad()
     value.backward()
     if training.clip:

@@ -22,7 +22,7 @@ log = logging.getLogger("unsup_seg_torch.segmenter.pred")
 
 COLUMNS = ["path", "name", "height", "width", "n_classes", "largest_class", "largest_share"]
 COLUMNS += ["pixel_accuracy", "miou"]
-MAX_SHOWN = 12  # rows of the overview
+MAX_SHOWN = 12  # rows of the overview, spread over the pictures
 
 
 def run_prediction(
@@ -86,7 +86,8 @@ def write(
     for name in ("labels", "images", "overlays"):
         (out / name).mkdir(parents=True, exist_ok=True)
     counts = {name: np.zeros((k, k), np.int64) for name in ("network", "prior")}
-    rows, areas, shown, total = [], {}, [], np.zeros(k)
+    rows, areas, total = [], {}, np.zeros(k)
+    shown, every = [], 1  # of how many pictures one is shown: a film does not say its length
     for frame, truth in tqdm(found, "segmenting", unit="picture", disable=None):
         labels = windows.probabilities(net, frame.image, cfg).argmax(0).astype(np.uint8)
         pixels = np.bincount(labels.ravel(), minlength=k)
@@ -107,10 +108,12 @@ def write(
         tinted = pictures.overlay(frame.image, labels, k)
         key = pictures.legend(classes, shares, pixels > 0)
         images.save_png(out / "overlays" / f"{frame.name}.png", pictures.beside(tinted, key))
-        if len(shown) < MAX_SHOWN:
+        if (len(rows) - 1) % every == 0:
             parts = [frame.image, tinted]
             parts += [] if truth is None else [pictures.overlay(frame.image, truth, k)]
             shown.append([pictures_data.reduce(each, looks.SHEET_SIDE) for each in parts])
+        if len(shown) > MAX_SHOWN:
+            shown, every = shown[::2], 2 * every
     if not rows:
         raise UserError("there is no picture to segment")
     images.save_png(out / "images/overview.png", sheets.sheet(shown))
