@@ -113,11 +113,24 @@ def test_koleo_spreads_and_survives_equal_and_lone_features():
 def test_a_step_adds_koleo_of_the_students_two_large_views():
     views, found = [torch.rand(8, 3, side, side) for side in (16, 16, 8)], []
     for weight in (0.0, 0.5):
-        cfg = settings(koleo=weight)
+        cfg = settings(koleo=weight, precision="float32")
         state = train.begin(cfg, CPU)
         spread = sum(map(loss.koleo, state.net.student.features(views[:2])))
         found.append(float(train.train_step(cfg, state, views, 12, 3)["loss"]))
     assert found[1] - found[0] == pytest.approx(0.5 * float(spread.detach()), rel=1e-4)
+
+
+def test_in_bfloat16_attention_is_written_out_and_learns_the_same():
+    views, gradients = [torch.rand(4, 3, side, side) for side in (16, 16, 8)], []
+    for name in ("float32", "bfloat16"):
+        cfg = settings(precision=name)
+        state = train.begin(cfg, CPU)
+        fused = {m.fused_attn for m in state.net.modules() if hasattr(m, "fused_attn")}
+        assert fused == {name == "float32"}
+        train.train_step(cfg, state, views, 12, 3)
+        gradients.append(state.net.student.encoder.net.blocks[0].attn.qkv.weight.grad.clone())
+    cosine = torch.cosine_similarity(*(g.flatten().double() for g in gradients), dim=0)
+    assert float(cosine) > 0.98
 
 
 # ---- the networks

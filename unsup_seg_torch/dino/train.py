@@ -67,6 +67,7 @@ def begin(cfg: config.Config, device: torch.device) -> State:
     memory.keep_freed()
     torch.manual_seed(cfg.training.seed)
     net = model.build(cfg.model, cfg.training.large).to(device)
+    precision.prepare(net, cfg.training.precision, device)
     names = ("loss", "entropy", "information")
     sums = {name: torch.zeros((), device=device) for name in names}
     return State(net, {"student": optimizer(cfg.training, net.student)}, sums)

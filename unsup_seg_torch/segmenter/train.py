@@ -78,6 +78,7 @@ def begin(cfg: config.Config, n_classes: int, device: torch.device) -> State:
     if cfg.training.average:
         networks["average"] = copy.deepcopy(networks["net"]).requires_grad_(False)
     networks.to(device)
+    precision.prepare(networks, cfg.training.precision, device)
     names = ("loss", "pixel_accuracy")
     sums = {name: torch.zeros((), device=device) for name in names}
     return State(networks, {"net": optimizer(cfg.training, networks["net"])}, sums)
