@@ -37,7 +37,7 @@ class Projection(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.layers(features))
+        return F.normalize(self.layers(features).float())  # bfloat16 has lengths off by 0.4 %
 
 
 class Prototypes(nn.Module):

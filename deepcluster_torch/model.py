@@ -201,7 +201,7 @@ class ResNet(nn.Module):
         super().__init__()
         kernel = 7 if n_halvings == 2 else 3
         stride = 2 if n_halvings else 1
-        self.conv1 = nn.Conv2d(n_in, width, kernel, stride, kernel // 2, bias=False)
+        self.conv1 = Conv2d(n_in, width, kernel, stride, kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if n_halvings == 2 else nn.Identity()
@@ -225,6 +225,21 @@ class ResNet(nn.Module):
         return x.mean((2, 3))
 
 
+class Conv2d(nn.Conv2d):
+    """In float32 where its map is one pixel wide.
+
+    There, with a stride, PyTorch 2.14.1 on a CPU leaves what the memory held before in the
+    bfloat16 gradient of weights that meet nothing but padding: any number, or nan.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        width = x.shape[3] + 2 * self.padding[1] - self.kernel_size[1] + 1  # at stride 1
+        if width > self.stride[1]:
+            return super().forward(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions around which the input goes."""
 
@@ -232,7 +247,7 @@ class Block(nn.Module):
 
     def __init__(self, n_in: int, n: int, stride: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(n_in, n, 3, stride, 1, bias=False)
+        self.conv1 = Conv2d(n_in, n, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(n)
         self.conv2 = nn.Conv2d(n, n, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(n)
@@ -252,7 +267,7 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(n_in, n, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(n)
-        self.conv2 = nn.Conv2d(n, n, 3, stride, 1, bias=False)
+        self.conv2 = Conv2d(n, n, 3, stride, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(n)
         self.conv3 = nn.Conv2d(n, 4 * n, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * n)

@@ -156,3 +156,20 @@ def test_seeds_give_the_same_trunk():
     ]
     for one, two in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_weights_that_meet_only_padding_have_a_gradient_of_zero_in_bfloat16(side):
+    """Of memory full of nan; seen only where the processor has bfloat16."""
+    convolution = model.Conv2d(16, 32, 3, stride=2, padding=1)
+    images, gradients = torch.randn(16, 16, side, side), []
+    for enabled in (False, True):
+        convolution.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = convolution(images)
+        filled = [torch.full((n,), torch.nan) for n in (288, 2304, 4608, 16384)]
+        del filled
+        y.float().square().sum().backward()
+        gradients.append(convolution.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=0.05, atol=float(gradients[0].abs().max()) / 50)
+    assert (gradients[1][:, :, 0] == 0).all() == (side < 3)
