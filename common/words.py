@@ -34,7 +34,7 @@ def number(value: float) -> str:
     """Whole numbers with commas, others with three decimals or four digits."""
     if isinstance(value, int) or (value.is_integer() and abs(value) > 1):
         return f"{int(value):,}"
-    return f"{value:.3f}" if 0.1 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
+    return f"{value:.3f}" if 0.01 <= abs(value) < 100 or value == 0 else f"{value:.4g}"
 
 
 def duration(seconds: object) -> str:
