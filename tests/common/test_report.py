@@ -57,6 +57,9 @@ def run(tmp_path):
     return run
 
 
+# ---- runs and pages to look at
+
+
 def noise(h=8, w=8):
     return RANDOM.integers(0, 256, (h, w, 3), np.uint8)
 
@@ -94,6 +97,9 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]
+
+
+# ---- the page as a whole
 
 
 def test_a_finished_run_shows_every_part_in_order(run):
@@ -175,6 +181,9 @@ BROKEN = {
 }
 
 
+# ---- what is odd in a run folder
+
+
 @pytest.mark.parametrize(
     "name, content", [(name, content) for name, many in BROKEN.items() for content in many]
 )
@@ -228,6 +237,9 @@ def test_file_names_that_are_no_unicode_do_not_break_the_report(run):
     Page(report.write_report(run))
 
 
+# ---- pictures and clusters
+
+
 def test_the_same_picture_is_embedded_once(run):
     same = noise()
     for name in ("a.png", "b.png"):
@@ -279,6 +291,9 @@ def test_clusters_stand_by_size_and_only_the_largest_200(run):
     assert "The 200 largest of 300 clusters." in text
     numbers = [int(number) for number in re.findall(r"Cluster (\d+)", text)]
     assert numbers == list(range(299, 99, -1))
+
+
+# ---- confusion matrices, curves, scores
 
 
 def cells(page):
@@ -342,6 +357,9 @@ def test_ticks_are_round_numbers(low, high, expected):
 )
 def test_scores_within_scores_have_the_names_of_scores(name, expected):
     assert words.title(name) == expected
+
+
+# ---- refusals, the index, the command
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
