@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from common import memory
+from common import malloc_tuning
 from deepcluster_torch import cluster, config, data, model, pic, state, train
 
 N_EPOCH, SIZE, N_CLUSTERS = 2000, 128, 10
@@ -187,7 +187,7 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true", help="all 2,000 images, half an hour")
     parser.add_argument("--only", choices=("epochs", "kmeans", "pic"))
     options = parser.parse_args()
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     print(f"DeepCluster on {torch.get_num_threads()} threads", flush=True)
     if options.only in (None, "epochs"):
         time_epochs(options.whole)

@@ -18,7 +18,8 @@ from scipy.spatial import KDTree
 from sklearn.metrics import cluster, mutual_info_score
 from torch import Tensor, nn
 
-from common import bsds, folder_scores, memory
+from common import bsds, malloc_tuning
+from common.bsds import folder_scores
 from tests.unsup_seg_torch.dense import plain_soft_ncut
 from unsup_seg_torch import loss, wnet
 
@@ -59,7 +60,7 @@ CUTS = {"ours": loss.soft_ncut, "plain": plain_soft_ncut}
 
 
 def main() -> None:
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     print(f"soft normalised cut: K {K}, {SIZE}x{SIZE}, r 5, {torch.get_num_threads()} threads")
     probabilities, images = inputs()
     found = seconds(
@@ -117,8 +118,8 @@ def cells(seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return scales, truths
 
 
-def region_scores(task: tuple[list[np.ndarray], list[np.ndarray]]) -> bsds.Evidence:
-    return bsds.evidence(*task, with_boundaries=False)
+def region_scores(task: tuple[list[np.ndarray], list[np.ndarray]]) -> bsds.ImageCounts:
+    return bsds.per_image_counts(*task, with_boundaries=False)
 
 
 def plain_scores(scales: list[np.ndarray], truths: list[np.ndarray]) -> np.ndarray:

@@ -16,16 +16,24 @@ Augment = Literal["none", "crop", "flip"]
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = "digits"  # a name in data/sources.yml, or "folder" with `path`
-    path: str | None = None  # folder of images, one sub-folder a class
-    split: str = ""  # what is divided into training and test; empty: the whole set
-    # what is tested: other images of the classes that are trained on, or other classes
+    name: str = "digits"
+    """A name in data/sources.yml, or "folder" with `path`."""
+    path: str | None = None
+    """Folder of images, one sub-folder a class."""
+    split: str = ""
+    """What is divided into training and test; empty: the whole set."""
     protocol: Literal["seen", "disjoint"] = "seen"
-    test_split: str = ""  # protocol seen: the set's own test images, in the place of held_out
-    held_out: float = 0.25  # share of each class, or of the classes, that is for the test only
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    size: int | None = None  # pixels, square; photos are resized and cropped at the centre
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    """What is tested: other images of the classes that are trained on, or other classes."""
+    test_split: str = ""
+    """Protocol seen: the set's own test images, in the place of held_out."""
+    held_out: float = 0.25
+    """Share of each class, or of the classes, that is for the test only."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
+    size: int | None = None
+    """Pixels, square; photos are resized and cropped at the centre."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
@@ -34,14 +42,22 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    depth: int = 40  # layers; three dense blocks share depth - 4
-    growth: int = 12  # channels that a layer adds; the paper's k
-    bottleneck: bool = False  # DenseNet-BC: 1x1 convolutions to 4 k first, and transitions halve
-    dropout: float = 0.0  # after every convolution
-    dim: int = 64  # of an embedding
-    normalize: bool = True  # whether embeddings are unit vectors
-    trunk: str | None = None  # run folder whose network this one starts as, but for the embedding
-    n_clusters: int | None = None  # of k-means on the embeddings; default: as many as classes
+    depth: int = 40
+    """Layers; three dense blocks share depth - 4."""
+    growth: int = 12
+    """Channels that a layer adds; the paper's k."""
+    bottleneck: bool = False
+    """DenseNet-BC: 1x1 convolutions to 4 k first, and transitions halve."""
+    dropout: float = 0.0
+    """After every convolution."""
+    dim: int = 64
+    """Of an embedding."""
+    normalize: bool = True
+    """Whether embeddings are unit vectors."""
+    trunk: str | None = None
+    """Run folder whose network this one starts as, but for the embedding."""
+    n_clusters: int | None = None
+    """Of k-means on the embeddings; default: as many as classes."""
 
     def __post_init__(self) -> None:
         n_parts = 6 if self.bottleneck else 3
@@ -63,24 +79,41 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
+    """"""
     loss: Loss = "facility"
-    gamma: float = 64.0  # facility: weight of the margin, against distances summed over the batch
-    refine: Refine = "greedy"  # facility: how far the search goes
+    """"""
+    gamma: float = 64.0
+    """Facility: weight of the margin, against distances summed over the batch."""
+    refine: Refine = "greedy"
+    """Facility: how far the search goes."""
     margin: Literal["nmi", "ami", "ari", "vmeasure", "const"] = "nmi"
+    """"""
     nmi_average: Literal["arithmetic", "geometric"] = "arithmetic"
-    reduction: Literal["mean", "sum"] = "mean"  # of the terms; sum is the original
-    optimizer: Literal["adam", "sgd"] = "adam"  # sgd has Nesterov's momentum 0.9
+    """"""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Of the terms; sum is the original."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """Sgd has Nesterov's momentum 0.9."""
     lr: float = 1e-3
-    weight_decay: float = 1e-4  # of convolutions and of the embedding
-    warmup: float = 0.05  # share of the training in which the rate rises
-    # shares of the training after which the rate is a tenth; empty: it falls along a cosine
+    """"""
+    weight_decay: float = 1e-4
+    """Of convolutions and of the embedding."""
+    warmup: float = 0.05
+    """Share of the training in which the rate rises."""
     milestones: tuple[float, ...] = ()
+    """Shares of the training after which the rate is a tenth; empty: it falls along a cosine."""
     batch_size: int = 128
-    images_per_class: int = 4  # of a batch; more where there are too few classes to fill it
-    sampler: Literal["classes", "superclasses"] = "classes"  # whose images meet; cifar100 has both
-    augment: Augment = "crop"  # shifts of an eighth; flip: mirrored as well
-    n_epochs: int = 30  # 0: the untrained network
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """"""
+    images_per_class: int = 4
+    """Of a batch; more where there are too few classes to fill it."""
+    sampler: Literal["classes", "superclasses"] = "classes"
+    """Whose images meet; cifar100 has both."""
+    augment: Augment = "crop"
+    """Shifts of an eighth; flip: mirrored as well."""
+    n_epochs: int = 30
+    """0: the untrained network."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

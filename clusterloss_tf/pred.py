@@ -15,7 +15,7 @@ import shutil
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as in train.py
 
-from common import quiet
+from common.tf import quiet
 
 with quiet.stderr():
     import keras

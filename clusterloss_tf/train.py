@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # half the time of a step where it is not on
 
-from common import quiet
+from common.tf import quiet
 
 with quiet.stderr():
     import keras
@@ -23,7 +23,7 @@ with quiet.stderr():
 import numpy as np
 
 from clusterloss_tf import config, data, evaluate, kmeans, loss, model
-from common import UserError, cli, datasets, memory, metrics, weights
+from common import UserError, cli, datasets, hdf5, malloc_tuning, metrics
 from common.run import Run
 
 log = logging.getLogger("clusterloss_tf.train")
@@ -41,7 +41,7 @@ class State:
     def __init__(self, cfg: config.Config, images: np.ndarray, labels: np.ndarray):
         """Before the first step on images (n, h, w, c) of labels (n,)."""
         training, seed = cfg.training, cfg.training.seed
-        memory.keep_freed()
+        malloc_tuning.disable_trimming()
         self.cfg, self.step, self.epoch, self.batch = cfg, 0, 0, 0
         self.classes, self.labels = np.unique(labels, return_inverse=True)
         self.net = model.build(cfg.model, images.shape[1:], seed)
@@ -243,7 +243,7 @@ def warm_start(net: keras.Model, trunk: str) -> None:
     if checkpoint is None:
         raise UserError(f"model.trunk {trunk} has no checkpoint")
     path = checkpoint.path / "model.weights.h5"
-    found, wanted = weights.read(path), model.by_name(net.variables)
+    found, wanted = hdf5.read(path), model.by_name(net.variables)
     kept = {name: value for name, value in wanted.items() if not name.startswith("embedding.")}
     for name, variable in kept.items():
         if name not in found or found[name].shape != tuple(variable.shape):
@@ -265,7 +265,7 @@ def save(run: Run, state: State) -> None:
     }
     run.checkpoint(
         state.step,
-        {name: lambda path, of=name: weights.save(path, arrays[of]) for name in arrays},
+        {name: lambda path, of=name: hdf5.save(path, arrays[of]) for name in arrays},
         epoch=state.epoch,
         batch=state.batch,
     )
@@ -273,7 +273,7 @@ def save(run: Run, state: State) -> None:
 
 def load(path: Path, variables: dict[str, keras.Variable]) -> None:
     """Fills variables with what `save` wrote; raises UserError with the first difference."""
-    saved = weights.load(path, variables)
+    saved = hdf5.load(path, variables)
     for name, variable in variables.items():
         variable.assign(saved[name])
 

@@ -79,6 +79,48 @@ def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
     return resized[..., None] if squeezed is not image else resized
 
 
+def fit_within(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """The size (h, w) in the same proportions whose longer side is max_side or less."""
+    shrink = min(1.0, (max_side or max(size)) / max(size))
+    return max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1)
+
+
+def shrink(image: np.ndarray, max_side: int | None) -> np.ndarray:
+    """uint8 (h, w[, c]) in the same proportions, its longer side max_side or less."""
+    size = fit_within(image.shape[:2], max_side)
+    return image if size == image.shape[:2] else resize(image, size)
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (h, w) at another size (h, w), by the nearest pixel."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int)
+        for new, old in zip(size, labels.shape, strict=True)
+    )
+    return labels[rows[:, None], columns]
+
+
+def to_channels(pixels: np.ndarray, n_channels: int) -> np.ndarray:
+    """uint8 images (n, h, w, 1 or 3) as gray or RGB (n, h, w, n_channels)."""
+    if pixels.shape[3] < n_channels:
+        return pixels.repeat(n_channels, axis=3)
+    if pixels.shape[3] > n_channels:
+        gray = pixels @ np.array([[0.299], [0.587], [0.114]])  # ITU-R 601, as in Pillow
+        return np.round(gray).astype(np.uint8)
+    return pixels
+
+
+def unique_names(paths: Iterable[Path]) -> list[str]:
+    """A file name for each path, valid on any file system, no two the same."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for i, path in enumerate(paths):
+        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in path.stem)[:80] or "_"
+        names.append(f"{name}_{i}" if name.lower() in taken else name)
+        taken.add(names[-1].lower())
+    return names
+
+
 def to_uint8(array: ArrayLike) -> np.ndarray:
     """Values in [0, 1] to 0..255, what lies outside clipped and NaN black; uint8 stays as it is."""
     array = np.asarray(array)
@@ -109,6 +151,23 @@ def grid(
     return picture
 
 
+def sheet(rows: list[list[np.ndarray]], gap: int = 4) -> np.ndarray:
+    """Images of any sizes as a table on white: as many per row, columns as wide as their widest."""
+    widths = [max(each.shape[1] for each in column) for column in zip(*rows, strict=True)]
+    heights = [max(each.shape[0] for each in row) for row in rows]
+    size = sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (len(widths) - 1)
+    canvas = np.full((*size, 3), 255, np.uint8)
+    y = 0
+    for row, height in zip(rows, heights, strict=True):
+        x = 0
+        for each, width in zip(row, widths, strict=True):
+            rgb = each if each.ndim == 3 else each[..., None]
+            canvas[y : y + each.shape[0], x : x + each.shape[1]] = rgb
+            x += width + gap
+        y += height + gap
+    return canvas
+
+
 def palette(n: int) -> np.ndarray:
     """n colours (n, 3) uint8, neighbours far apart; the first ones stay the same for every n."""
     # Steps of the golden ratio spread hues evenly for every n.
@@ -127,7 +186,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.nda
     return np.where(labels[..., None] < 0, image, tinted)
 
 
-def mean_colours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def mean_colors(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The mean colour of each label from 0 to the largest: (n, 3) uint8, black where there is none.
 
     rgb (h, w, 3) uint8, labels (h, w).
@@ -164,6 +223,13 @@ def save_png(path: str | Path, image: ArrayLike) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _picture(image).save(path, "PNG")
+
+
+def save_label_map(path: str | Path, labels: np.ndarray) -> None:
+    """Writes labels (h, w) from 0 to 65535 as a 16-bit gray PNG, and the folders above it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(labels.astype(np.uint16)).save(path)
 
 
 def save_gif(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:

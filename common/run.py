@@ -28,6 +28,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from common import UserError
+from common.config import read_yaml
 from common.monitors import Monitors
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Run:
     def open(cls, path: Path) -> "Run":
         """An existing run folder; raises UserError where there is none."""
         if not (path / "config.yml").is_file():
-            raise UserError(f"{path} is no run folder: it holds no config.yml")
+            raise UserError(f"{path} is not a run folder: it has no config.yml")
         try:
             meta = json.loads((path / "meta.json").read_text())
         except (OSError, ValueError):
@@ -172,6 +173,11 @@ class Run:
         """Merges values into meta.json."""
         self.meta |= values
         self.write_json("meta.json", self.meta)
+
+    def check_dataset(self, checksum: str, advice: str = "start a new run") -> None:
+        """Raises UserError if the dataset is another one than when the run began."""
+        if self.meta.get("dataset_checksum", checksum) != checksum:
+            raise UserError(f"the dataset changed since training (checksum mismatch): {advice}")
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Replaces a file of the run folder in one step; raises UserError for NaN and infinity."""
@@ -302,29 +308,21 @@ class Run:
             raise UserError(f"no intact checkpoint, {self._paths()[-1]} is damaged: train anew")
         return None
 
+    def require_checkpoint(self) -> Checkpoint:
+        """The newest intact checkpoint; raises UserError if there is none."""
+        checkpoint = self.latest_checkpoint()
+        if checkpoint is None:
+            raise UserError(
+                f"{self.path} has no checkpoint yet: continue it with train.py --resume {self.path}"
+            )
+        return checkpoint
+
     def _paths(self) -> list[Path]:
         return sorted(self.path.glob("checkpoints/" + "[0-9]" * 9))
 
     def _clean(self) -> None:
         for path in self.path.glob("checkpoints/.tmp*"):
             shutil.rmtree(path)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping in UTF-8, byte order mark or not; a tag is refused, never executed."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}, line {mark.line + 1}" if mark else path
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where} is no YAML: {reason}") from None
-    if not isinstance(values, dict):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise UserError(f"{path}: expected sections such as `training:`, found {found}")
-    return values
 
 
 def _make(path: Path) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import datasets, download, folders
+from common import datasets
+from common.datasets import download, folders
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def _read(
             _build(place / name, found, size, max_bad)
             return _open(place / name, listed)
     pixels, files, skipped = cached
-    folders.judge(skipped, len(files), max_bad, found[0])
+    folders.check_skipped(skipped, len(files), max_bad, found[0])
     return pixels, files, skipped
 
 

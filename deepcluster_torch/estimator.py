@@ -11,7 +11,8 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, cli, datasets
+from common import UserError, datasets
+from common.config import make_config
 from deepcluster_torch import config, data, devices, pred, readout, state, train
 
 MIN_EPOCHS, MIN_STEPS = 20, 1500  # of a training when n_epochs is not given
@@ -129,7 +130,7 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
             "training.batch_size": self.batch_size,
             "training.n_epochs": self.n_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // n_steps)),
         }
-        return cli.make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
+        return make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
 
 
 def _train(

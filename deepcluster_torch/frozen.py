@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import datasets, download
+from common import datasets
+from common.datasets import download
 from deepcluster_torch import config, devices, readout
 from deepcluster_torch.state import State
 

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from common import UserError, memory
+from common import UserError, malloc_tuning
+from common.hdf5 import compare_shapes
 from common.run import Checkpoint, Run
-from common.weights import compare_shapes
 from deepcluster_torch import config, devices, heads, model, views
 
 log = logging.getLogger("deepcluster_torch.state")
@@ -110,7 +110,7 @@ def begin(
     for name, k in (("n_clusters", cfg.model.n_clusters), ("heads", largest)):
         if k > n:
             raise UserError(f"model.{name} is {k}, but there are only {n} images")
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     parts: dict[str, nn.Module] = {"trunk": build_trunk(cfg.model, shape, is_given)}
     n_features = parts["trunk"].n_features

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import UserError, hub
+from common import UserError
+from common.pytorch import hub
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ def _create(timm: object, name: str, pretrained: bool, **options: object) -> nn.
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    if pretrained and not hub.answers(constants.ENDPOINT):
+    if pretrained and not hub.is_reachable(constants.ENDPOINT):
         constants.HF_HUB_OFFLINE = True  # what is cached is found, anything else refused at once
     try:
         try:

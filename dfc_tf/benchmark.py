@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, bsds, cli, segmentations
+from common import UserError, bsds, cli
+from common.config import load_config
+from common.datasets import segmentations
 from dfc_tf import config, data, regions
 
 log = logging.getLogger("dfc_tf.benchmark")
@@ -32,7 +34,7 @@ COLUMNS = ["method", "images", "all", "fine", "coarse", "mean", "segments", "sec
 def main() -> None:
     args = _arguments()
     paper = Path(__file__).resolve().parent
-    cfg = cli.load_config(config.Config, __file__, args.config)
+    cfg = load_config(config.Config, __file__, args.config)
     truth = segmentations.load(args.benchmark, args.split, args.root)
     chosen = range(len(truth))[: args.limit]
     out = Path(args.out or paper / "runs" / "benchmark" / f"{args.benchmark}_{args.split or 'all'}")
@@ -98,7 +100,7 @@ def _score(task: tuple[str, int, Path]) -> None:
     began = time.perf_counter()
     labels = BASELINES.get(name, _ours)(picture.image)
     seconds = time.perf_counter() - began
-    overlaps = bsds.overlaps(labels, _truth.truths(i))
+    overlaps = bsds.overlaps(labels, _truth.ground_truths(i))
     result = {
         "seconds": round(seconds, 3),
         "segments": int(bsds.components(labels).max()) + 1,

@@ -11,15 +11,22 @@ Mode = Literal["each", "frames", "reference"]
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = "coffee"  # a photograph of scikit-image, bsds500, or "folder" with `path`
-    path: str | None = None  # a picture or a folder; .npy and .tif may have any number of channels
-    split: str = ""  # of bsds500: train, val, test; of a folder: a sub-folder
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    # of several pictures: a network each; each starting from the one before; one network for all
+    name: str = "coffee"
+    """A photograph of scikit-image, bsds500, or "folder" with `path`."""
+    path: str | None = None
+    """A picture or a folder; .npy and .tif may have any number of channels."""
+    split: str = ""
+    """Of bsds500: train, val, test; of a folder: a sub-folder."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
     mode: Mode = "each"
-    max_side: int = 1024  # pixels; a picture whose longest side is larger is reduced to it
-    scribbles: str | None = None  # mask of the picture: 255 or the most frequent colour is unmarked
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    """For several pictures: one network each; each from the previous one; one for all."""
+    max_side: int = 1024
+    """Pixels; a picture whose longest side is larger is reduced to it."""
+    scribbles: str | None = None
+    """Mask of the picture: 255 or the most frequent colour is unmarked."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         require(self.max_side >= 1, "dataset.max_side", self.max_side, "1 or more")
@@ -28,18 +35,25 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Model:
-    n_blocks: int = 2  # 3x3 convolution, ReLU, normalisation; the paper's M
-    width: int = 100  # filters of a block; the paper's p
-    n_clusters: int = 100  # channels to win a pixel: the most labels there can be; the paper's q
-    init: Literal["torch", "keras"] = "torch"  # whose default initialisation
-    # whether a new picture is normalised by the statistics of the training, not by its own
+    n_blocks: int = 2
+    """3x3 convolution, ReLU, normalisation; the paper's M."""
+    width: int = 100
+    """Filters of a block; the paper's p."""
+    n_clusters: int = 100
+    """Channels to win a pixel: the most labels there can be; the paper's q."""
+    init: Literal["torch", "keras"] = "torch"
+    """Whose default initialisation."""
     frozen_statistics: bool = False
-    superpixels: int = 0  # SLIC segments whose pixels share a target, as in 2018; 0: none
-    # what the labels become on Felzenszwalb's regions, which end at edges: none, the label of most
-    # pixels, or the regions themselves, merged where colours and labels are alike
+    """Whether a new picture is normalised by the statistics of the training, not by its own."""
+    superpixels: int = 0
+    """SLIC segments whose pixels share a target, as in 2018; 0: none."""
     regions: Literal["none", "majority", "merge"] = "none"
-    n_labels: int | None = None  # merge labels until so many are left
-    min_area: float = 0.0  # share of the picture below which a connected piece joins a neighbour
+    """What the labels become on Felzenszwalb's regions, which end at edges: none, the label of
+    most pixels, or the regions themselves, merged where colours and labels are alike."""
+    n_labels: int | None = None
+    """Merge labels until so many are left."""
+    min_area: float = 0.0
+    """Share of the picture below which a connected piece joins a neighbour."""
 
     def __post_init__(self) -> None:
         for name in ("n_blocks", "width", "n_clusters"):
@@ -58,20 +72,35 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
+    """"""
     optimizer: Literal["sgd", "adam"] = "sgd"
+    """"""
     lr: float = 0.1
-    momentum: float = 0.9  # of sgd
-    n_iterations: int = 50  # of a picture, or of a batch of reference pictures
-    n_warm_iterations: int = 20  # of every frame after the first
-    min_labels: int = 3  # stop when no more labels than this are left; 0: never
-    mu: float = 1.0  # weight of the spatial continuity
-    auto_mu: Literal["none", "50/labels", "labels/15"] = "none"  # mu from the labels that are left
-    scribble_weight: float = 0.5  # of the scribbled pixels' loss; the paper's nu
-    max_side: int | None = 160  # pixels; trained at this longest side, applied at full size
-    batch_size: int = 1  # reference pictures that are trained on together
-    check_interval: int = 5  # iterations between looks at losses, labels and signals
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """"""
+    momentum: float = 0.9
+    """Of sgd."""
+    n_iterations: int = 50
+    """Of a picture, or of a batch of reference pictures."""
+    n_warm_iterations: int = 20
+    """Of every frame after the first."""
+    min_labels: int = 3
+    """Stop when no more labels than this are left; 0: never."""
+    mu: float = 1.0
+    """Weight of the spatial continuity."""
+    auto_mu: Literal["none", "50/labels", "labels/15"] = "none"
+    """Mu from the labels that are left."""
+    scribble_weight: float = 0.5
+    """Of the scribbled pixels' loss; the paper's nu."""
+    max_side: int | None = 160
+    """Pixels; trained at this longest side, applied at full size."""
+    batch_size: int = 1
+    """Reference pictures that are trained on together."""
+    check_interval: int = 5
+    """Iterations between looks at losses, labels and signals."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the convolutions."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

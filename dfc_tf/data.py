@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from common import UserError, folders, images, segmentations
+from common import UserError, images
+from common.datasets import folders, segmentations
 from dfc_tf import config
 
 log = logging.getLogger("dfc_tf.data")

@@ -13,7 +13,8 @@ import subprocess
 
 import numpy as np
 
-from common import UserError, bsds, cli, scoring, segmentations
+from common import UserError, bsds, cli, scoring
+from common.datasets import segmentations
 from common.run import Run
 from dfc_tf.config import Config
 
@@ -47,7 +48,7 @@ def against_people(cfg: Config, run: Run, names: list[str]) -> dict:
     stems = [Path(path).stem for path in truth.paths]
     found: dict[str, list] = {"ours": [], "baseline": []}
     for name in names:
-        truths = truth.truths(stems.index(name))
+        truths = truth.ground_truths(stems.index(name))
         try:
             ours = np.load(run.path / "segments" / name / "labels.npy", allow_pickle=False)
             with np.load(run.path / "baseline" / f"{name}.npz", allow_pickle=False) as file:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from common import UserError, cli, images
-from common.run import read_yaml
+from common.config import read_yaml
 from dfc_tf import config, data, train
 
 log = logging.getLogger("dfc_tf.grid")
@@ -50,7 +50,7 @@ def main() -> None:
             raise UserError(f"{path} is of another picture: move it away, or give --out")
         shares = np.sort(np.bincount(labels.ravel()) / labels.size)[::-1][:5]
         n_labels = len(np.unique(labels))
-        regions = images.mean_colours(picture.rgb, labels)[labels]
+        regions = images.mean_colors(picture.rgb, labels)[labels]
         tiles.append(tile(regions, f"{name}: {n_labels} labels"))
         listed = " ".join(f"{share:.2f}" for share in shares if share > 0)
         rows.append([name, n, n_labels, listed, f"{seconds:.1f}"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from common import UserError, weights
+from common import UserError, hdf5
 from dfc_tf import config
 
 EPSILON = 1e-5  # PyTorch's
@@ -156,12 +156,12 @@ def compute_dtype(precision: str) -> tf.DType:
 
 def save(path: Path, variables: dict[str, tf.Variable]) -> None:
     """Writes variables by name; raises UserError, and writes nothing, if one is NaN or infinite."""
-    weights.save(path, {name: variable.numpy() for name, variable in variables.items()})
+    hdf5.save(path, {name: variable.numpy() for name, variable in variables.items()})
 
 
 def load(path: Path, variables: dict[str, tf.Variable]) -> None:
     """Fills variables with what `save` wrote; raises UserError with the first difference."""
-    saved = weights.load(path, variables)
+    saved = hdf5.load(path, variables)
     for name, variable in variables.items():
         variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
 
@@ -172,7 +172,7 @@ def by_name(variables: list[tf.Variable]) -> dict[str, tf.Variable]:
 
 def n_channels(path: Path) -> int:
     """Of the pictures that a file of weights is for; raises UserError as `load`."""
-    kernel = weights.read(path).get("kernel_0")
+    kernel = hdf5.read(path).get("kernel_0")
     if kernel is None or kernel.ndim != 4:
         raise UserError(f"{path} is no readable checkpoint: it has no kernel_0")
     return kernel.shape[2]

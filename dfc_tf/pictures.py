@@ -42,7 +42,7 @@ def snapshot(run: Run, name: str, step: int, labels: np.ndarray, training: confi
 def write(folder: Path, files: Path, picture: data.Picture, labels: np.ndarray) -> None:
     """Pictures into `folder`, data into `files`: labels (h, w) of a picture of the same size."""
     rgb = picture.rgb
-    means = images.mean_colours(rgb, labels)
+    means = images.mean_colors(rgb, labels)
     images.save_png(folder / "overlay.png", images.overlay(rgb, labels))
     images.save_png(folder / "contours.png", images.contours(rgb, labels))
     images.save_png(folder / "palette.png", images.palette(int(labels.max()) + 1)[labels])
@@ -88,7 +88,7 @@ def write_baseline(folder: Path, path: Path, picture: data.Picture) -> None:
     try:
         with np.load(path, allow_pickle=False) as file:
             labels = file["labels"].astype(np.int64)
-        means = images.mean_colours(picture.rgb, labels)
+        means = images.mean_colors(picture.rgb, labels)
         images.save_png(folder / "baseline.png", means[labels])
     except (OSError, ValueError, KeyError, BadZipFile):
         log.warning("%s cannot be read: no picture of the baseline", path)

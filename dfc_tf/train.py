@@ -12,13 +12,13 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
 
-from common import quiet
+from common.tf import quiet
 
 with quiet.stderr():
     import tensorflow as tf
 import numpy as np
 
-from common import UserError, cli, memory
+from common import UserError, cli, malloc_tuning
 from common.run import Run
 from dfc_tf import cluster, config, data, loss, model, pictures, regions
 
@@ -37,7 +37,7 @@ class State(tf.Module):
 
     def __init__(self, cfg: config.Config, n_channels: int):
         super().__init__()
-        memory.keep_freed()
+        malloc_tuning.disable_trimming()
         self.cfg = cfg
         self.net = model.build(cfg.model, n_channels, cfg.training.seed)
         self.net.compute_dtype = model.compute_dtype(cfg.training.precision)

@@ -16,15 +16,24 @@ Encoder = Literal[
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = "digits"  # a name in data/sources.yml, or "folder" with `path`
-    path: str | None = None  # folder of images, flat or one sub-folder a class
-    split: str = ""  # "train", "test", ...; a collection's tag; empty: the whole set
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    size: int | None = None  # pixels, square; photos are resized and cropped at the centre
-    margin: int = 0  # black pixels around each image: what fills its frame cannot be zoomed into
-    n_images: int | None = None  # a fixed random subset; paper's mnist_1k: 1000
-    colorize: bool = False  # random foreground and background colours: the paper's mnist_color
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    name: str = "digits"
+    """A name in data/sources.yml, or "folder" with `path`."""
+    path: str | None = None
+    """Folder of images, flat or one sub-folder a class."""
+    split: str = ""
+    """"train", "test", ...; a collection's tag; empty: the whole set."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
+    size: int | None = None
+    """Pixels, square; photos are resized and cropped at the centre."""
+    margin: int = 0
+    """Black pixels around each image: what fills its frame cannot be zoomed into."""
+    n_images: int | None = None
+    """A fixed random subset; paper's mnist_1k: 1000."""
+    colorize: bool = False
+    """Random foreground and background colours: the paper's mnist_color."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
@@ -34,25 +43,42 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["dtikmeans", "dtigmm"] = "dtikmeans"
+    """"""
     n_prototypes: int = 10
+    """"""
     init: Init = "sample"
-    init_value: float = 0.5  # gray level of `constant`
+    """"""
+    init_value: float = 0.5
+    """Gray level of `constant`."""
     encoder: Encoder = "resnet20"
+    """"""
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
-    # when transformations 2, 3, ... start: epochs, or below 1 a share of them all; empty: at once
+    """"""
     curriculum: tuple[float, ...] = ()
-    grid_size: int = 4  # tps: control points a side
-    kernel_size: int = 7  # morpho: pixels a side, odd
-    padding: Literal["border", "zeros"] = "border"  # what a warp reads outside the prototype
-    gaussian_weights_std: float | None = None  # pixels; weighs the centre of the image higher
-    empty_cluster_threshold: float | None = None  # share of the images; default 0.2 / n_prototypes
-    reassign_empty: bool = True  # overwrite empty clusters by the largest one
-    # until the last transformation starts, also move a prototype without which the loss would rise
-    # by less than this share of the worst cluster's part of it; 0 is the paper: empty ones only
+    """When transformations 2, 3, ... start: epochs, or below 1 a share of them all; empty: at
+    once."""
+    grid_size: int = 4
+    """Tps: control points a side."""
+    kernel_size: int = 7
+    """Morpho: pixels a side, odd."""
+    padding: Literal["border", "zeros"] = "border"
+    """What a warp reads outside the prototype."""
+    gaussian_weights_std: float | None = None
+    """Pixels; weighs the centre of the image higher."""
+    empty_cluster_threshold: float | None = None
+    """Share of the images; default 0.2 / n_prototypes."""
+    reassign_empty: bool = True
+    """Overwrite empty clusters by the largest one."""
     redundancy: float = 0.0
-    sigma_init: float = 0.5  # gmm: first standard deviation, added to var_min as a variance
-    var_min: float = 0.0625  # gmm: smallest variance
-    legacy: bool = False  # the authors' tps, projective and morpho, whose identity is none
+    """Until the last transformation starts, also move a prototype without which the loss would
+    rise by less than this share of the worst cluster's part of it; 0 is the paper: empty ones
+    only."""
+    sigma_init: float = 0.5
+    """Gmm: first standard deviation, added to var_min as a variance."""
+    var_min: float = 0.0625
+    """Gmm: smallest variance."""
+    legacy: bool = False
+    """The authors' tps, projective and morpho, whose identity is none."""
 
     def __post_init__(self) -> None:
         require(self.n_prototypes >= 1, "model.n_prototypes", self.n_prototypes, "1 or more")
@@ -90,19 +116,27 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
+    """"""
     lr: float = 1e-3
+    """"""
     batch_size: int = 128
+    """"""
     n_epochs: int = 40
-    weight_decay: float = 1e-6  # of the encoder and regressors, not of the prototypes
-    milestones: tuple[int, ...] = ()  # epochs when the learning rate is multiplied by `gamma`
+    """"""
+    weight_decay: float = 1e-6
+    """Of the encoder and regressors, not of the prototypes."""
+    milestones: tuple[int, ...] = ()
+    """Epochs when the learning rate is multiplied by `gamma`."""
     gamma: float = 0.1
-    # epoch, or below 1 share of the training, from which the rate falls to 0 along a cosine
+    """"""
     cosine_from: float | None = None
-    check_interval: int = 50  # steps between looks for empty clusters
-    precision: Literal["auto", "float32", "bfloat16"] = (
-        "auto"  # of the encoder; auto: what is fast here
-    )
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """Epoch, or below 1 share of the training, from which the rate falls to 0 along a cosine."""
+    check_interval: int = 50
+    """Steps between looks for empty clusters."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the encoder; auto: what is fast here."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
-from common.weights import compare_shapes
+from common.hdf5 import compare_shapes
 from dti_torch import config, encoder, loss, transformer
 
 MIN_RESPONSIBILITY = 1e-6

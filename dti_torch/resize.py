@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common import UserError, images
-from common.folders import EXTENSIONS
+from common.datasets.folders import EXTENSIONS
 
 LONGEST = 65_500  # pixels a side of a JPEG
 

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from common import UserError, cli, memory, metrics
+from common import UserError, cli, malloc_tuning, metrics
 from common.run import Run
 from dti_torch import cluster, config, data, model, pictures
 
@@ -92,7 +92,7 @@ def begin(cfg: config.Config, images: Tensor) -> State:
         raise UserError(f"there is only {n} image: clustering needs two")
     if k > n:
         raise UserError(f"model.n_prototypes is {k}, but there are only {n} images")
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     prototypes = cluster.initial_prototypes(images, cfg.model, cfg.training.seed)
     net = model.build(cfg.model, prototypes).to(images.device)

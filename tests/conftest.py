@@ -15,7 +15,7 @@ from tests.image_files import write, write_all_kinds, write_bad  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def whole(checkout):
+def finished_run(checkout):
     """What pipeline.sh answers, and the finished run of the tiny config."""
     environment = {"config": "tiny.yml", "tag": "whole", "OMP_NUM_THREADS": "1"}
     binaries = Path(sys.executable).parent
@@ -32,12 +32,12 @@ def whole(checkout):
 
 @pytest.fixture(scope="session")
 def stopped(checkout):
-    """A run that was stopped after its third strike."""
-    return checkout.train(strike="3:SIGTERM").run
+    """A run that was stopped after its third kill_at."""
+    return checkout.train(kill_at="3:SIGTERM").run
 
 
 @pytest.fixture(scope="session")
-def without(checkout):
+def without_gpu_or_visdom(checkout):
     """The answer of a training that finds neither the GPU nor the monitor that it is given."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound and not listening: refuses

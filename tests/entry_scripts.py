@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 # Becomes each script by a fork. A suite's prelude, which stands before it, loads once what takes
-# seconds and defines strike(place, signal's name).
+# seconds and defines kill_at(place, signal's name).
 SERVER = """
 import gc, json, os, runpy, signal, sys
 
@@ -37,9 +37,9 @@ for line in sys.stdin:
         nobody, pipe = os.pipe()
         os.close(nobody)
         os.dup2(pipe, 1)
-    sys.path.insert(0, job["root"])  # for `strike`; the script's own takes its place
-    if job["strike"]:
-        strike(*job["strike"].split(":"))
+    sys.path.insert(0, job["root"])  # for `kill_at`; the script's own takes its place
+    if job["kill_at"]:
+        kill_at(*job["kill_at"].split(":"))
     sys.argv = job["argv"]
     if sys.argv[0].endswith(".py"):
         sys.path[0] = os.path.dirname(os.path.abspath(sys.argv[0]))
@@ -85,11 +85,11 @@ class Checkout:
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def __call__(self, *argv, cwd=".", strike="", is_read=True, **environment):
+    def __call__(self, *argv, cwd=".", kill_at="", is_read=True, **environment):
         out, err = (str(self.path.parent / name) for name in ("out", "err"))
         cwd = str((self.path / cwd).resolve())
         job = {"argv": [str(word) for word in argv], "cwd": cwd, "out": out, "err": err}
-        job |= {"environment": environment, "strike": strike, "is_read": is_read}
+        job |= {"environment": environment, "kill_at": kill_at, "is_read": is_read}
         job["root"] = str(self.path)
         self.server.stdin.write(json.dumps(job) + "\n")
         self.server.stdin.flush()
@@ -169,7 +169,7 @@ def change_config(run, found, other):
     config.write_text(config.read_text().replace(found, other))
 
 
-class Harm:
+class PickleBomb:
     """Makes a folder when it is unpickled. The tests write it and never load it."""
 
     def __init__(self, path):

@@ -16,35 +16,48 @@ import numpy as np
 import pytest
 
 from common import UserError, cli
-from tests.entry_scripts import Harm, assert_the_same, change_config, copy_of, one_line, replace
+from tests.entry_scripts import (
+    PickleBomb,
+    assert_the_same,
+    change_config,
+    copy_of,
+    one_line,
+    replace,
+)
 from tests.image_files import N_KINDS
 
 NO_CONFIG = [  # what a file holds, and why it is refused
     ("", "expected sections"),
     ("- a\n- b", "expected sections"),
-    ("model: {width: [", "is no YAML"),
-    ("model: {width: !!python/object/apply:os.getcwd []}", "is no YAML"),
+    ("model: {width: [", "is not valid YAML"),
+    ("model: {width: !!python/object/apply:os.getcwd []}", "is not valid YAML"),
 ]
 
 
-class Machine:
+class Environment:
     quick = ("--training.n_epochs", 1)
 
     @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
-    def test_an_absent_gpu_is_one_line(self, without):
-        assert without.code == 0, without.err
-        assert without.err.count("CUDA=0: no such GPU here, going on with the CPU") == 1
+    def test_an_absent_gpu_is_one_line(self, without_gpu_or_visdom):
+        assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
+        assert (
+            without_gpu_or_visdom.err.count("CUDA=0: no such GPU here, using the CPU") == 1
+        )
 
-    def test_an_absent_monitor_is_one_warning(self, without):
-        assert without.code == 0, without.err
-        assert without.err.count("WARNING") == without.err.count("no visdom on port") == 1
+    def test_an_absent_monitor_is_one_warning(self, without_gpu_or_visdom):
+        assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
+        assert (
+            without_gpu_or_visdom.err.count("WARNING")
+            == without_gpu_or_visdom.err.count("no visdom on port")
+            == 1
+        )
 
-    def test_what_stderr_says_is_the_log(self, whole):
-        lines = whole[0].stderr.splitlines()
+    def test_what_stderr_says_is_the_log(self, finished_run):
+        lines = finished_run[0].stderr.splitlines()
         assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d INFO ", line)] == []
 
-    def test_what_a_run_wrote_down_is_json(self, whole):
-        paths = [*whole[1].glob("*.json"), whole[1] / "images/captions.json"]
+    def test_what_a_run_wrote_down_is_json(self, finished_run):
+        paths = [*finished_run[1].glob("*.json"), finished_run[1] / "images/captions.json"]
         assert {"meta.json", "scores.json"} <= {path.name for path in paths}
         for path in paths:
             assert json.loads(path.read_text())
@@ -58,56 +71,56 @@ class Interrupted:
     """first, more: strikes that leave two checkpoints one after the other, if there are so many."""
 
     weights = "model.weights.h5"
-    unready = "has no checkpoint yet: train.py --resume"  # for pred.py
-    steps_a_strike = 1
+    unready = "has no checkpoint yet: continue it with train.py --resume"  # for pred.py
+    steps_per_kill = 1
     stops: tuple  # three strikes and their signals
     first: int
     more: int
 
-    def name(self, strikes):
+    def name(self, count):
         return f"{self.steps_a_strike * strikes:09d}"
 
-    def assert_the_same(self, run, whole):
-        assert_the_same(run, whole[1])
+    def assert_the_same(self, run, finished_run):
+        assert_the_same(run, finished_run[1])
 
     @pytest.mark.parametrize("i", range(3))
-    def test_a_stopped_run_goes_on_as_if_never_stopped(self, checkout, whole, i):
-        strikes, name = self.stops[i]
-        stopped = checkout.train(strike=f"{strikes}:{name}")
+    def test_a_stopped_run_goes_on_as_if_never_stopped(self, checkout, finished_run, i):
+        count, name = self.stops[i]
+        stopped = checkout.train(kill_at=f"{strikes}:{name}")
         run = stopped.run
         assert (stopped.code, stopped.out) == (128 + signal.Signals[name], ""), stopped.err
         assert "--resume" in stopped.err
         assert json.loads((run / "meta.json").read_text())["status"] == "stopped"
-        assert [path.name for path in run.glob("checkpoints/*")] == [self.name(strikes)]
+        assert [path.name for path in run.glob("checkpoints/*")] == [self.name(count)]
         resumed = checkout.resume(run)
         assert (resumed.code, resumed.out) == (0, f"{run}\n"), resumed.err
-        self.assert_the_same(run, whole)
+        self.assert_the_same(run, finished_run)
 
-    def test_a_killed_run_goes_on_from_its_last_checkpoint(self, checkout, whole):
-        run = checkout.train(strike=f"{self.first}:SIGTERM").run
+    def test_a_killed_run_goes_on_from_its_last_checkpoint(self, checkout, finished_run):
+        run = checkout.train(kill_at=f"{self.first}:SIGTERM").run
         kept = self.name(self.first)
-        assert checkout.resume(run, strike=f"{self.more}:SIGKILL").code == -9
+        assert checkout.resume(run, kill_at=f"{self.more}:SIGKILL").code == -9
         assert [path.name for path in run.glob("checkpoints/*")] == [kept]
-        assert checkout.resume(run, strike="save:SIGKILL").code == -9
+        assert checkout.resume(run, kill_at="save:SIGKILL").code == -9
         assert sorted(path.name for path in run.glob("checkpoints/*")) == [".tmp", kept]
         assert checkout.resume(run).code == 0, "nor is the dead process's lock a hindrance"
-        self.assert_the_same(run, whole)
+        self.assert_the_same(run, finished_run)
 
-    def test_a_run_killed_before_its_first_checkpoint_begins_anew(self, checkout, whole):
-        run = checkout.train(strike=f"{self.more}:SIGKILL").run
+    def test_a_run_killed_before_its_first_checkpoint_begins_anew(self, checkout, finished_run):
+        run = checkout.train(kill_at=f"{self.more}:SIGKILL").run
         assert self.unready in one_line(checkout.pred(run))
         assert checkout.resume(run).code == 0
-        self.assert_the_same(run, whole)
+        self.assert_the_same(run, finished_run)
 
-    def test_a_cut_checkpoint_gives_way_to_the_one_before(self, checkout, whole):
-        run = checkout.train(strike=f"{self.first}:SIGTERM").run
-        checkout.resume(run, strike=f"{self.more}:SIGTERM")
+    def test_a_cut_checkpoint_gives_way_to_the_one_before(self, checkout, finished_run):
+        run = checkout.train(kill_at=f"{self.first}:SIGTERM").run
+        checkout.resume(run, kill_at=f"{self.more}:SIGTERM")
         names = [self.name(self.first), self.name(self.first + self.more)]
         assert sorted(path.name for path in run.glob("checkpoints/*")) == names
         os.truncate(run / "checkpoints" / names[1] / self.weights, 1000)
         resumed = checkout.resume(run)
         assert resumed.code == 0 and f"{names[1]} is damaged" in resumed.err
-        self.assert_the_same(run, whole)
+        self.assert_the_same(run, finished_run)
 
 
 class Configs:
@@ -134,19 +147,19 @@ class Configs:
 class Folders:
     """of(folder): words for a short training on it; of_one_size: more for images of any size.
 
-    what, n: what the images of the fixture folder are called, and how many there are.
+    n: how many images the fixture folder has.
     """
 
-    what, n = "images", 6
+    n = 6
     of_one_size = ("--dataset.size", 16)
 
     def assert_scored(self, scores, n):
         assert scores["n"] == n
 
     def test_a_missing_and_an_empty_folder_are_refused(self, refused, tmp_path):
-        assert "absent" in refused(*self.of(tmp_path / "nowhere"))
+        assert "does not exist" in refused(*self.of(tmp_path / "nowhere"))
         (tmp_path / "empty").mkdir()
-        assert f"holds no {self.what[:-1]}" in refused(*self.of(tmp_path / "empty"))
+        assert "contains no images" in refused(*self.of(tmp_path / "empty"))
 
     def test_bad_images_are_skipped_named_and_counted(self, checkout, damaged):
         answer = checkout.train(*self.of(damaged), "--dataset.max_bad", 0.4)
@@ -154,11 +167,11 @@ class Folders:
         log = (answer.run / "train.log").read_text()
         for name in ("cut.jpg", "text.png", "zero.png"):
             assert re.search(f"{name}'?: ", answer.err) and name in log
-        assert f"3 of {self.n + 3} {self.what} cannot be read" in log
+        assert f"3 of {self.n + 3} images cannot be read" in log
         self.assert_scored(checkout.score(answer.run), self.n)
 
     def test_too_many_bad_images_are_refused(self, refused, damaged):
-        reason = f"3 of {self.n + 3} {self.what} cannot be read, more than dataset.max_bad 0.01"
+        reason = f"3 of {self.n + 3} images cannot be read, more than dataset.max_bad 0.01"
         assert reason in refused(*self.of(damaged))
 
     def test_images_of_all_modes_sizes_and_names_train_together(self, checkout, all_kinds):
@@ -167,15 +180,15 @@ class Folders:
         self.assert_scored(checkout.score(answer.run), N_KINDS)
 
     def test_images_that_changed_since_the_run_began_are_refused(self, checkout, folder):
-        run = checkout.train(*self.of(folder), strike="1:SIGTERM").run
+        run = checkout.train(*self.of(folder), kill_at="1:SIGTERM").run
         path, another = sorted(folder.rglob("*.png"))[:2]
         shutil.copy(path, path.with_name("new.png"))
-        assert re.search("not what (it was|they were)", one_line(checkout.resume(run)))
-        assert re.search("give (it|them) as --input", one_line(checkout.pred(run)))
+        assert "changed since training" in one_line(checkout.resume(run))
+        assert "pass these images with --input" in one_line(checkout.pred(run))
         path.with_name("new.png").unlink()
         content = path.read_bytes()
         shutil.copy(another, path)
-        assert re.search("not what (it was|they were)", one_line(checkout.resume(run)))
+        assert "changed since training" in one_line(checkout.resume(run))
         path.write_bytes(content)
         resumed = checkout.resume(run)
         assert resumed.code == 0, resumed.err
@@ -189,18 +202,18 @@ class Predictions:
     def assert_refused(self, answer):
         assert f"no readable {self.predictions}: run pred.py on it first" in one_line(answer)
 
-    def test_an_output_that_cannot_be_written_is_refused(self, checkout, whole, tmp_path):
+    def test_an_output_that_cannot_be_written_is_refused(self, checkout, finished_run, tmp_path):
         (tmp_path / "file").write_text("")
-        answer = checkout.pred(whole[1], "--out", tmp_path / "file" / "below")
+        answer = checkout.pred(finished_run[1], "--out", tmp_path / "file" / "below")
         assert "cannot write" in one_line(answer)
 
-    def test_new_images_that_are_absent_are_one_line(self, checkout, whole, tmp_path):
-        answer = checkout.pred(whole[1], "--input", tmp_path / "nowhere")
-        assert "nowhere is absent" in one_line(answer)
-        assert not list(whole[1].glob("predictions_nowhere"))
+    def test_new_images_that_are_absent_are_one_line(self, checkout, finished_run, tmp_path):
+        answer = checkout.pred(finished_run[1], "--input", tmp_path / "nowhere")
+        assert "nowhere does not exist" in one_line(answer)
+        assert not list(finished_run[1].glob("predictions_nowhere"))
 
-    def test_evaluate_before_pred_is_one_line(self, checkout, whole, tmp_path):
-        run = copy_of(whole[1], tmp_path)
+    def test_evaluate_before_pred_is_one_line(self, checkout, finished_run, tmp_path):
+        run = copy_of(finished_run[1], tmp_path)
         path, scores = run / self.predictions, (run / "scores.json").read_bytes()
         for content in (path.read_bytes()[:70], b"a,b\n1,2\n"):  # a table is cut in its first row
             path.write_bytes(content)
@@ -210,15 +223,15 @@ class Predictions:
         assert (run / "scores.json").read_bytes() == scores
 
     def test_a_pickle_in_the_predictions_is_refused_and_not_executed(
-        self, checkout, whole, tmp_path
+        self, checkout, finished_run, tmp_path
     ):
-        run, harm = copy_of(whole[1], tmp_path), Harm(tmp_path / "harm")
-        (run / self.predictions).write_bytes(pickle.dumps(harm))
+        run, bomb = copy_of(finished_run[1], tmp_path), PickleBomb(tmp_path / "harm")
+        (run / self.predictions).write_bytes(pickle.dumps(bomb))
         self.assert_refused(checkout.evaluate(run))
         if self.predictions.endswith(".npz"):
-            np.savez(run / self.predictions, clusters=np.array([harm], dtype=object))
+            np.savez(run / self.predictions, clusters=np.array([bomb], dtype=object))
             self.assert_refused(checkout.evaluate(run))
-        assert not harm.path.exists()
+        assert not bomb.path.exists()
 
 
 class Damaged:
@@ -239,14 +252,18 @@ class Damaged:
     def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
         self, checkout, stopped, tmp_path, kind
     ):
-        run, harm, name = copy_of(stopped, tmp_path), Harm(tmp_path / "harm"), getattr(self, kind)
-        replace(run, name, pickle.dumps(harm))
+        run, bomb, name = (
+            copy_of(stopped, tmp_path),
+            PickleBomb(tmp_path / "harm"),
+            getattr(self, kind),
+        )
+        replace(run, name, pickle.dumps(bomb))
         answers = [checkout.resume(run)]
         if kind == "weights":
             answers.append(checkout.pred(run, *self.new_images(tmp_path)))
         for answer in answers:
-            assert f"{name} is no readable checkpoint" in one_line(answer)
-        assert not harm.path.exists()
+            assert f"{name} is not a readable checkpoint" in one_line(answer)
+        assert not bomb.path.exists()
 
     def test_no_intact_checkpoint_is_refused_by_name(self, checkout, stopped, tmp_path):
         run = copy_of(stopped, tmp_path)
@@ -281,8 +298,10 @@ class Damaged:
         for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
             assert "a is (3,), the config expects absent" in one_line(answer)
 
-    def test_a_finished_run_and_other_options_are_refused_by_resume(self, checkout, whole, stopped):
-        assert "already finished" in one_line(checkout.resume(whole[1]))
+    def test_a_finished_run_and_other_options_are_refused_by_resume(
+        self, checkout, finished_run, stopped
+    ):
+        assert "already finished" in one_line(checkout.resume(finished_run[1]))
         key, value = self.option
         answer = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
-        assert f"{key} 5: the resumed run has {value}" in one_line(answer)
+        assert f"cannot change {key[2:]} to 5 when resuming: the run has {value}" in one_line(answer)

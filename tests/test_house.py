@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import cli
+from common import config
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -180,15 +180,14 @@ def classes_of(paper):
 
 
 def class_of(path):
-    return cli.class_of(classes_of(path.parents[1]), path)
+    return config.class_of(classes_of(path.parents[1]), path)
 
 
 def values_of(path):
     """What a shipped config says, by key, after the whole of it was found valid."""
-    parser = cli._Parser("")
-    parser.add_config(class_of(path))
-    values = parser.load(path)
-    parser.build(values)
+    schema = config.Schema(class_of(path))
+    values = schema.load(path)
+    schema.build(values)
     return values
 
 

@@ -7,8 +7,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from common import UserError
+from common.hdf5 import compare_shapes
 from common.run import Run
-from common.weights import compare_shapes
 
 
 def save(

@@ -11,19 +11,26 @@ from unsup_seg_torch.segmenter.config import Config as SegmenterConfig
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = (
-        "photographs"  # that come with the code; bsds500, ade20k, camvid; folder with `path`
-    )
-    path: str | None = None  # a picture or a folder of them
-    split: str = ""  # of a data set, as train+val; of a folder: a sub-folder
-    # what pred.py segments, and evaluate.py scores; empty: what was trained on
+    name: str = "photographs"
+    """That come with the code; bsds500, ade20k, camvid; folder with `path`."""
+    path: str | None = None
+    """A picture or a folder of them."""
+    split: str = ""
+    """Of a data set, as train+val; of a folder: a sub-folder."""
     test_split: str = ""
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    max_side: int | None = 240  # pixels; larger pictures are reduced to it for the network
-    full_side: int | None = 1024  # the same for what pred.py refines and writes
-    crop: int | None = 96  # pixels, square, that are trained on; null: whole pictures
-    n_images: int | None = None  # the first ones only
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    """What pred.py segments, and evaluate.py scores; empty: what was trained on."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
+    max_side: int | None = 240
+    """Pixels; larger pictures are reduced to it for the network."""
+    full_side: int | None = 1024
+    """The same for what pred.py refines and writes."""
+    crop: int | None = 96
+    """Pixels, square, that are trained on; null: whole pictures."""
+    n_images: int | None = None
+    """The first ones only."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         for name in ("max_side", "full_side", "crop", "n_images"):
@@ -35,20 +42,32 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["wnet"] = "wnet"
-    n_clusters: int = 16  # labels a pixel may have; the paper's K
-    width: int = 16  # channels of the first level; paper: 64
-    depth: int = 4  # levels below it, each with half the sides and twice the channels
-    dropout: float = 0.0  # share of channels, in the separable modules; paper: 0.65
-    # the soft normalised cut: what is near, in pixels, and what is alike, colours in [0, 1]
+    """"""
+    n_clusters: int = 16
+    """Labels a pixel may have; the paper's K."""
+    width: int = 16
+    """Channels of the first level; paper: 64."""
+    depth: int = 4
+    """Levels below it, each with half the sides and twice the channels."""
+    dropout: float = 0.0
+    """Share of channels, in the separable modules; paper: 0.65."""
     radius: float = 5.0
+    """The soft normalised cut: what is near, in pixels, and what is alike, colours in [0, 1]."""
     sigma_intensity: float = 10 / 255
+    """"""
     sigma_position: float = 4.0
-    pretrained: bool = False  # start from `weights`; without any it is said, and random ones serve
-    weights: str | None = None  # a model.safetensors of another run
-    crf_iterations: int = 5  # of the dense CRF on the probabilities; 0: none
-    # what joins to a hierarchy: pieces of the labels, or Felzenszwalb's regions of smoothed colours
+    """"""
+    pretrained: bool = False
+    """Start from `weights`; without any it is said, and random ones serve."""
+    weights: str | None = None
+    """A model.safetensors of another run."""
+    crf_iterations: int = 5
+    """Of the dense CRF on the probabilities; 0: none."""
     regions: Literal["labels", "felzenszwalb"] = "felzenszwalb"
-    height: float = 3.5  # at which it is cut for the one answer; higher: fewer regions
+    """What joins to a hierarchy: pieces of the labels, or Felzenszwalb's regions of smoothed
+    colours."""
+    height: float = 3.5
+    """At which it is cut for the one answer; higher: fewer regions."""
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "width", "depth"):
@@ -67,20 +86,33 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    # the paper's two updates a batch, cut and reconstruction; or one of their sum
+    """"""
     mode: Literal["alternating", "joint"] = "alternating"
-    reconstruction: float = 100.0  # joint: weight of the reconstruction beside the cut
+    """The paper's two updates a batch, cut and reconstruction; or one of their sum."""
+    reconstruction: float = 100.0
+    """Joint: weight of the reconstruction beside the cut."""
     optimizer: Literal["adam", "sgd"] = "adam"
+    """"""
     lr: float = 1e-3
-    momentum: float = 0.9  # of sgd
+    """"""
+    momentum: float = 0.9
+    """Of sgd."""
     batch_size: int = 8
+    """"""
     n_epochs: int = 10
-    crops: int | None = None  # of each picture in an epoch; null: so many that they are 128 or more
-    drop_every: int | None = None  # steps after which the rate is divided by 10; paper: 1000
-    cosine: bool = True  # the rate falls to 0 along a cosine
-    save_model: bool = False  # also the last weights alone, as RUN/model.safetensors
-    save_logs: bool = False  # also the curves, as RUN/images/losses.png
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """"""
+    crops: int | None = None
+    """Of each picture in an epoch; null: so many that they are 128 or more."""
+    drop_every: int | None = None
+    """Steps after which the rate is divided by 10; paper: 1000."""
+    cosine: bool = True
+    """The rate falls to 0 along a cosine."""
+    save_model: bool = False
+    """Also the last weights alone, as RUN/model.safetensors."""
+    save_logs: bool = False
+    """Also the curves, as RUN/images/losses.png."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

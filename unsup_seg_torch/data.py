@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import UserError, folders, images, segmentations
+from common import UserError, images
+from common.datasets import folders, segmentations
 from unsup_seg_torch import config
 
 log = logging.getLogger("unsup_seg_torch.data")
@@ -53,7 +54,7 @@ class Pictures:
                     if isinstance(why, str)]  # fmt: skip
         if len(listed) == 1 and not good:
             raise UserError("{}: {}".format(*skipped[-1]))
-        folders.judge(skipped, len(good), cfg.max_bad, Path(cfg.path or cfg.name))
+        folders.check_skipped(skipped, len(good), cfg.max_bad, Path(cfg.path or cfg.name))
         self.paths = [str(path) for path, _ in good]
         self.images = [image for _, image in good]
         self.names = unique_names([path for path, _ in good])

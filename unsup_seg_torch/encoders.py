@@ -19,7 +19,8 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import UserError, hub
+from common import UserError
+from common.pytorch import hub
 
 log = logging.getLogger("unsup_seg_torch.encoders")
 
@@ -327,7 +328,7 @@ def hub_file(name: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     reason = "no answer"
-    if not constants.HF_HUB_OFFLINE and hub.answers(constants.ENDPOINT):
+    if not constants.HF_HUB_OFFLINE and hub.is_reachable(constants.ENDPOINT):
         log.info("fetching %s of %s from %s", file, repository, constants.ENDPOINT)
         try:
             return Path(hf_hub_download(repository, file))

@@ -11,7 +11,8 @@ import json
 
 import numpy as np
 
-from common import UserError, bsds, cli, metrics, scoring, segmentations
+from common import UserError, bsds, cli, metrics, scoring
+from common.datasets import segmentations
 from common.run import Run
 from unsup_seg_torch import config
 
@@ -115,7 +116,7 @@ def against_people(
         file = folder / f"{names[path]}.npy"
         try:
             scales = np.load(file, allow_pickle=False)
-            found.append(bsds.evidence(scales, truth.truths(i), boundaries))
+            found.append(bsds.per_image_counts(scales, truth.ground_truths(i), boundaries))
         except (OSError, ValueError) as error:
             raise UserError(f"{file}: {error}: run pred.py first") from None
     if len(found) < len(names):

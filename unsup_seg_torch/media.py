@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageSequence
 
-from common import UserError, folders, images
+from common import UserError, images
+from common.datasets import folders
 from unsup_seg_torch import data
 
 log = logging.getLogger("unsup_seg_torch.media")
@@ -55,7 +56,7 @@ def frames(source: Path, max_frames: int, max_bad: float = 0.01) -> Iterator[Fra
             if len(listed) == 1:
                 raise
             skipped.append((str(path), str(error)))
-    folders.judge(skipped, n_good, max_bad, source)
+    folders.check_skipped(skipped, n_good, max_bad, source)
 
 
 def unpack(film: Path, folder: Path, n: int) -> Path:

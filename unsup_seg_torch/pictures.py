@@ -39,7 +39,7 @@ def write_baseline(to: run.Run, found: data.Pictures) -> None:
     for name, image in list(zip(found.names, found.images, strict=True))[:N_BASELINES]:
         labels = regions.baseline(image, (500.0,))[0].astype(np.int64)
         path = to.images / (name if len(found) > 1 else "") / "baseline.png"
-        images.save_png(path, images.mean_colours(image, labels)[labels])
+        images.save_png(path, images.mean_colors(image, labels)[labels])
 
 
 @torch.no_grad()
@@ -89,14 +89,14 @@ def write(
         "picture": image,
         "contours": images.contours(image, merged),
         "labels": images.palette(n_clusters)[labels],
-        "mean_colour": images.mean_colours(image, merged)[merged],
+        "mean_colour": images.mean_colors(image, merged)[merged],
         "reconstruction": decoded,
         "ucm": images.to_uint8(1 - np.sqrt(ucm / max(ucm.max(), 1e-12))),
     }
     baseline = baseline.astype(np.int64)
     others = {
         "overlay": images.overlay(image, labels),
-        "baseline": images.mean_colours(image, baseline)[baseline],
+        "baseline": images.mean_colors(image, baseline)[baseline],
     }
     for name, picture in (shown | others).items():
         images.save_png(folder / f"{name}.png", picture)

@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from common import UserError, cli, images
-from common.hierarchy import Hierarchy
+from common.bsds.hierarchy import Hierarchy
 from common.run import Run
 from unsup_seg_torch import checkpoint, config, crf, data, media, pictures, regions, train, wnet
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from common.bsds import components
-from common.hierarchy import Hierarchy, merge
+from common.bsds.hierarchy import Hierarchy, merge
 from unsup_seg_torch import config, data
 
 SIDE = 240  # pixels: the longer side at which regions are found, whose constants are for it

@@ -15,16 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common import (
-    UserError,
-    baselines,
-    bsds,
-    cli,
-    folder_scores,
-    images,
-    segment_files,
-    segmentations,
-)
+from common import UserError, bsds, cli, images
+from common.bsds import baselines, folder_scores, label_maps
+from common.config import load_config
+from common.datasets import segmentations
 from common.run import Run
 from unsup_seg_torch import config, data, regions, spectral
 
@@ -106,7 +100,7 @@ def main() -> None:
         own = path if name in TRAINED else None
         tasks = [
             Task(name, own, image, truth, args.boundaries)
-            for image, truth in zip(found.paths, found.truth_paths, strict=True)
+            for image, truth in zip(found.paths, found.ground_truth_paths, strict=True)
         ][: args.limit]
         answers = folder_scores.each(score, tasks, args.processes, name)
         evidence, seconds = zip(*answers, strict=True)
@@ -124,9 +118,9 @@ class Task:
     boundaries: bool
 
 
-def score(task: Task) -> tuple[bsds.Evidence, float]:
+def score(task: Task) -> tuple[bsds.ImageCounts, float]:
     """What one picture brings, and the seconds that its segmentations took."""
-    truths = segment_files.truths(task.truth)
+    truths = label_maps.ground_truths(task.truth)
     image = images.load(task.image)
     look = _net(task.run) if task.run else None
     began = time.perf_counter()
@@ -135,7 +129,9 @@ def score(task: Task) -> tuple[bsds.Evidence, float]:
     else:
         scales = UNTRAINED[task.method](image, None, config.Model())
     seconds = time.perf_counter() - began
-    return bsds.evidence(scales, truths.labels, task.boundaries, None, truths.edges), seconds
+    return bsds.per_image_counts(
+        scales, truths.labels, task.boundaries, None, truths.edges
+    ), seconds
 
 
 @functools.lru_cache(maxsize=1)
@@ -149,7 +145,7 @@ def _net(path: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _config(path: Path) -> config.Config:
-    return cli.load_config(config.Config, __file__, str(path / "config.yml"))
+    return load_config(config.Config, __file__, str(path / "config.yml"))
 
 
 def _crf(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> np.ndarray:

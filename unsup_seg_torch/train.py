@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common import cli, memory
+from common import cli, malloc_tuning
 from common.run import Run
 from unsup_seg_torch import checkpoint, config, data, flags, loop, loss, pictures, wnet
 
@@ -89,7 +89,7 @@ def device() -> torch.device:
 
 def begin(cfg: config.Config, where: torch.device) -> State:
     """The state before the first step."""
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     # maps of few channels are faster side by side
     layout = torch.channels_last if cfg.model.width < 32 else torch.contiguous_format

@@ -21,7 +21,7 @@ model: {{depth: 7, growth: 4, dim: 8}}
 training: {{n_epochs: 3, batch_size: 12, images_per_class: 3}}
 """
 
-# A strike of 3:SIGTERM sends that signal to the script after its third step, when it asks whether
+# A kill_at of 3:SIGTERM sends that signal to the script after its third step, when it asks whether
 # to stop; save:SIGKILL when it first writes weights.
 PRELUDE = """
 import os, signal
@@ -29,7 +29,7 @@ import h5py, jsonargparse, matplotlib.figure, PIL.Image, scipy.optimize, sklearn
 import sklearn.datasets, sklearn.manifold, sklearn.metrics, tensorboardX, tensorflow
 import tqdm.contrib.logging, yaml
 
-def strike(place, name):
+def kill_at(place, name):
     def hit():
         os.kill(os.getpid(), getattr(signal, name))
     if place == "save":

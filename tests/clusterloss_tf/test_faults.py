@@ -7,8 +7,8 @@ import pytest
 
 from clusterloss_tf.config import Config
 from tests.clusterloss_tf.conftest import write_photos
-from tests.entry_scripts import Harm, change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.entry_scripts import PickleBomb, change_config, copy_of, one_line
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
 from tests.image_files import write, write_all_kinds, write_bad
 
 
@@ -21,7 +21,7 @@ def of(folder):
     return ["--dataset.path", folder, "--training.n_epochs", 1]
 
 
-class TestMachine(Machine):
+class TestMachine(Environment):
     pass
 
 
@@ -167,21 +167,23 @@ def test_a_nan_loss_stops_with_the_step_named(checkout):
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
-    run = checkout.train("--model.normalize", "false", strike="3:SIGTERM").run
+    run = checkout.train("--model.normalize", "false", kill_at="3:SIGTERM").run
     change_config(run, "lr: 0.001", "lr: 1.0e+38")
     assert "became NaN or infinite" in one_line(checkout.resume(run))
     assert [path.name for path in run.glob("checkpoints/*")] == ["000000003"]
     assert checkout.pred(run).code == 0
 
 
-def test_an_output_of_features_that_cannot_be_written_is_refused(checkout, whole, tmp_path):
+def test_an_output_of_features_that_cannot_be_written_is_refused(checkout, finished_run, tmp_path):
     (tmp_path / "file").write_text("")
-    answer = checkout("clusterloss_tf.extract", whole[1], "--out", tmp_path / "file" / "below")
+    answer = checkout(
+        "clusterloss_tf.extract", finished_run[1], "--out", tmp_path / "file" / "below"
+    )
     assert "cannot write" in one_line(answer)
 
 
-def test_features_that_are_absent_or_too_few_are_one_line(checkout, whole, tmp_path):
-    _, run = whole
+def test_features_that_are_absent_or_too_few_are_one_line(checkout, finished_run, tmp_path):
+    _, run = finished_run
     answer = checkout("clusterloss_tf/evaluate.py", run, "--gallery", tmp_path / "nowhere")
     assert "has no readable features" in one_line(answer)
     assert "--limit is 1: expected 2 or more" in one_line(
@@ -189,8 +191,8 @@ def test_features_that_are_absent_or_too_few_are_one_line(checkout, whole, tmp_p
     )
 
 
-def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, whole, tmp_path):
-    _, run = whole
+def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, finished_run, tmp_path):
+    _, run = finished_run
     assert "is no run folder" in refused("--model.trunk", tmp_path)
     reason = refused("--model.trunk", run, "--model.growth", 5)
     assert "is of another model: " in reason and "the config expects" in reason
@@ -199,8 +201,8 @@ def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, whole
 # ---- damaged and foreign run folders
 
 
-def test_nan_in_embeddings_is_refused(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
+def test_nan_in_embeddings_is_refused(checkout, finished_run, tmp_path):
+    run = copy_of(finished_run[1], tmp_path)
     with np.load(run / "predictions.npz") as file:
         arrays = dict(file)
     arrays["embeddings"][3, 1] = np.nan
@@ -208,9 +210,9 @@ def test_nan_in_embeddings_is_refused(checkout, whole, tmp_path):
     assert "embeddings have a NaN or an infinity" in one_line(checkout.evaluate(run))
 
 
-def test_a_pickle_in_features_is_refused_and_not_executed(checkout, whole, tmp_path):
-    harm = Harm(tmp_path / "harm")
-    np.save(tmp_path / "features.npy", np.array([[harm]], dtype=object))
-    answer = checkout("clusterloss_tf/evaluate.py", whole[1], "--gallery", tmp_path)
+def test_a_pickle_in_features_is_refused_and_not_executed(checkout, finished_run, tmp_path):
+    bomb = PickleBomb(tmp_path / "harm")
+    np.save(tmp_path / "features.npy", np.array([[bomb]], dtype=object))
+    answer = checkout("clusterloss_tf/evaluate.py", finished_run[1], "--gallery", tmp_path)
     assert "has no readable features" in one_line(answer)
-    assert not harm.path.exists()
+    assert not bomb.path.exists()

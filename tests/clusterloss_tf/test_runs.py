@@ -40,13 +40,13 @@ def rows(path):
 # ---- one run, from the images to the report
 
 
-def test_the_pipeline_prints_the_run_folder_alone(whole):
-    answer, run = whole
+def test_the_pipeline_prints_the_run_folder_alone(finished_run):
+    answer, run = finished_run
     assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
 
 
-def test_a_run_folder_holds_what_every_paper_has(whole):
-    _, run = whole
+def test_a_run_folder_holds_what_every_paper_has(finished_run):
+    _, run = finished_run
     names = "config.yml meta.json train.log metrics.jsonl checkpoints baseline.json scores.json "
     names += "predictions.npz predictions.csv report.html images/captions.json images/tsne.png "
     names += "images/retrieval.png images/tsne_mosaic.png images/clusters/00/closest.png"
@@ -56,8 +56,8 @@ def test_a_run_folder_holds_what_every_paper_has(whole):
     assert meta["dataset_checksum"] and "tensorflow" in meta["versions"]
 
 
-def test_every_test_image_has_one_row_its_cluster_and_embedding(whole):
-    _, run = whole
+def test_every_test_image_has_one_row_its_cluster_and_embedding(finished_run):
+    _, run = finished_run
     table, arrays = rows(run / "predictions.csv"), predictions(run)
     assert len(table) == len({row["path"] for row in table}) == 25
     assert [int(row["cluster"]) for row in table] == arrays["clusters"].tolist()
@@ -66,8 +66,8 @@ def test_every_test_image_has_one_row_its_cluster_and_embedding(whole):
     assert names == [arrays["classes"][label] for label in arrays["labels"]]
 
 
-def test_scores_are_those_of_the_embeddings_beside_raw_pixels(whole):
-    _, run = whole
+def test_scores_are_those_of_the_embeddings_beside_raw_pixels(finished_run):
+    _, run = finished_run
     arrays, found = predictions(run), scores(run)
     embeddings, labels = arrays["embeddings"], arrays["labels"]
     recall = metrics.recall_at_k(embeddings, labels)
@@ -79,8 +79,8 @@ def test_scores_are_those_of_the_embeddings_beside_raw_pixels(whole):
     assert found["baseline"]["name"] == "raw pixels" and found["baseline"]["recall_at_1"] > 0
 
 
-def test_the_report_holds_the_pictures(whole):
-    _, run = whole
+def test_the_report_holds_the_pictures(finished_run):
+    _, run = finished_run
     page = (run / "report.html").read_text()
     for name in ("retrieval.png", "tsne.png", "tsne_mosaic.png"):
         content = base64.b64encode((run / "images" / name).read_bytes()).decode()
@@ -100,14 +100,14 @@ def test_neighbours_are_framed_by_whether_they_hit():
     assert corners == [[query, hit, miss], [query, hit, miss], [query, miss, miss]]
 
 
-def test_the_curves_show_every_epoch(whole):
-    _, run = whole
+def test_the_curves_show_every_epoch(finished_run):
+    _, run = finished_run
     assert [line["step"] for line in lines(run) if line["split"] == "test"] == [2, 4, 6]
     assert [line["step"] for line in lines(run) if line["split"] == "train"] == [2, 4, 6]
 
 
-def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole):
-    _, expected = whole
+def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, finished_run):
+    _, expected = finished_run
     run = checkout.train("--tag", "whole").run
     assert run.name == f"{expected.name}_2"
     assert_the_same(run, expected)
@@ -157,8 +157,8 @@ def test_disjoint_scores_are_of_classes_that_training_never_saw(checkout):
     }
 
 
-def test_a_trunk_is_taken_over_but_for_the_embedding(checkout, whole):
-    _, trunk = whole
+def test_a_trunk_is_taken_over_but_for_the_embedding(checkout, finished_run):
+    _, trunk = finished_run
     options = ["--model.trunk", trunk, "--model.dim", 6, "--training.n_epochs", 0]
     run = checkout.train(*options).run
     assert checkout.score(run)["n"] == 25
@@ -181,9 +181,9 @@ def test_a_trunk_is_taken_over_but_for_the_embedding(checkout, whole):
     ],
 )
 def test_evaluate_starts_from_anywhere_and_without_tensorflow(
-    checkout, whole, tmp_path, place, command
+    checkout, finished_run, tmp_path, place, command
 ):
-    _, run = whole
+    _, run = finished_run
     (tmp_path / "tensorflow.py").write_text("raise ImportError('evaluate.py loads TensorFlow')")
     command = [word.format(paper=checkout.paper) for word in command]
     answer = subprocess.run(
@@ -208,8 +208,8 @@ def test_train_starts_as_a_module_and_in_its_folder(checkout, place, script):
 # ---- what else one can have of a run
 
 
-def test_features_lie_in_the_order_of_the_data_set(checkout, whole, tmp_path):
-    _, run = whole
+def test_features_lie_in_the_order_of_the_data_set(checkout, finished_run, tmp_path):
+    _, run = finished_run
     answer = checkout("clusterloss_tf.extract", run, "--out", tmp_path / "test")
     assert (answer.code, answer.out) == (0, ""), answer.err
     arrays, index = predictions(run), rows(tmp_path / "test" / "index.csv")
@@ -220,8 +220,8 @@ def test_features_lie_in_the_order_of_the_data_set(checkout, whole, tmp_path):
     assert np.load(run / "features_train/features.npy").shape == (35, 8)
 
 
-def test_test_images_are_searched_in_the_training_images(checkout, whole, tmp_path):
-    run, folder = copy_of(whole[1], tmp_path), tmp_path / "features"
+def test_test_images_are_searched_in_the_training_images(checkout, finished_run, tmp_path):
+    run, folder = copy_of(finished_run[1], tmp_path), tmp_path / "features"
     assert checkout("clusterloss_tf.extract", run, "--part", "train", "--out", folder).code == 0
     answer = checkout(f"{checkout.paper.name}/evaluate.py", run, "--gallery", folder)
     assert answer.code == 0, answer.err
@@ -232,8 +232,8 @@ def test_test_images_are_searched_in_the_training_images(checkout, whole, tmp_pa
     assert scores(run)["against_gallery"]["recall_at_1"] == pytest.approx(expected)
 
 
-def test_tsne_draws_a_map_of_all_test_images(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
+def test_tsne_draws_a_map_of_all_test_images(checkout, finished_run, tmp_path):
+    run = copy_of(finished_run[1], tmp_path)
     before = (run / "images/tsne.png").stat().st_mtime_ns
     answer = checkout("clusterloss_tf.tsne", run, "--limit", 20)
     assert (answer.code, answer.out) == (0, ""), answer.err
@@ -242,8 +242,8 @@ def test_tsne_draws_a_map_of_all_test_images(checkout, whole, tmp_path):
     assert images.load(run / "images/tsne_mosaic.png").shape == (924, 924, 3)
 
 
-def test_new_images_get_the_embeddings_that_they_had(checkout, whole, photos, tmp_path):
-    _, run = whole
+def test_new_images_get_the_embeddings_that_they_had(checkout, finished_run, photos, tmp_path):
+    _, run = finished_run
     answer = checkout.pred(run, "--input", photos, "--out", tmp_path)
     assert answer.code == 0, answer.err
     table, arrays = rows(tmp_path / "predictions.csv"), predictions(tmp_path)
@@ -254,8 +254,8 @@ def test_new_images_get_the_embeddings_that_they_had(checkout, whole, photos, tm
     np.testing.assert_allclose(again, predictions(run)["embeddings"], atol=1e-5)
 
 
-def test_one_gray_photo_without_a_label_has_an_embedding(checkout, whole, tmp_path):
-    _, run = whole
+def test_one_gray_photo_without_a_label_has_an_embedding(checkout, finished_run, tmp_path):
+    _, run = finished_run
     photo = np.random.default_rng(0).integers(0, 256, (30, 47), np.uint8)
     Image.fromarray(photo).save(tmp_path / "one photo.png")
     answer = checkout.pred(run, "--input", tmp_path / "one photo.png", "--out", tmp_path / "out")
@@ -267,9 +267,9 @@ def test_one_gray_photo_without_a_label_has_an_embedding(checkout, whole, tmp_pa
 # ---- stopped and gone on
 
 
-def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
-    _, expected = whole
-    run = checkout.train(strike="3:SIGTERM").run
+def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, finished_run):
+    _, expected = finished_run
+    run = checkout.train(kill_at="3:SIGTERM").run
     checkout.resume(run)
     assert checkout.score(run) == scores(expected)
 
@@ -277,6 +277,6 @@ def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
 def test_learned_proxies_dropout_and_momentum_go_on_too(checkout):
     options = ["--training.loss", "proxy_anchor", "--model.dropout", 0.3]
     options += ["--training.optimizer", "sgd"]
-    expected, run = checkout.train(*options).run, checkout.train(*options, strike="3:SIGTERM").run
+    expected, run = checkout.train(*options).run, checkout.train(*options, kill_at="3:SIGTERM").run
     assert checkout.resume(run).code == 0
     assert_the_same(run, expected)

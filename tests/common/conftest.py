@@ -7,7 +7,8 @@ import threading
 import pytest
 import yaml
 
-from common import datasets, download
+from common import datasets
+from common.datasets import download, loading
 from tests.common.file_server import Handler
 
 
@@ -20,7 +21,7 @@ def no_sources(tmp_path, monkeypatch):
         yaml.safe_dump(manual | {"bsds500": manual["mnist"], "camvid": {"files": []}})
     )
     monkeypatch.setattr(download, "SOURCES", listed)
-    monkeypatch.setattr(datasets, "SYSTEM_COPIES", {})
+    monkeypatch.setattr(loading, "SYSTEM_COPIES", {})
 
 
 @pytest.fixture

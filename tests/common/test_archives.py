@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from common import download
+from common.datasets import download
 from tests.common.file_server import CONTENT, SHA256, left, refusal, tar, zipped
 
 

@@ -9,7 +9,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common import baselines, bsds
+from common import bsds
+from common.bsds import baselines
 from tests.common.test_bsds_benchmark import halves
 from tests.common.test_bsds_command import truth
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from common import boundaries, segmentations
-from common.download import data_root
+from common.bsds import boundaries
+from common.datasets import segmentations
+from common.datasets.download import data_root
 
 
 def mask(*rows):
@@ -126,12 +127,12 @@ def test_the_distance_is_a_share_of_the_diagonal():
 
 
 def test_the_boundaries_of_bsds_come_out_of_its_segmentations_pixel_for_pixel():
-    from common import formats
+    from common.datasets import formats
 
     if not (data_root() / "BSDS500/data/groundTruth/val").is_dir():
         pytest.skip("BSDS500 val is not below DATA_ROOT")
     val = segmentations.load("bsds500", "val")
-    for path in val.truth_paths[::20]:
+    for path in val.ground_truth_paths[::20]:
         for cell in formats.mat(path, "groundTruth").ravel():
             labels, edges = (cell[key][0, 0] for key in ("Segmentation", "Boundaries"))
             assert np.array_equal(boundaries.of_labels(labels), edges > 0)

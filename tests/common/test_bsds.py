@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from common import bsds, segmentations
-from common.download import data_root
+from common import bsds
+from common.datasets import segmentations
+from common.datasets.download import data_root
 
 
 def test_each_human_segment_takes_its_best_overlap():
@@ -99,6 +100,6 @@ def test_the_blank_picture_scores_what_was_published_for_the_protocol():
     if not (data_root() / "BSDS500/data/groundTruth/val").is_dir():
         pytest.skip("BSDS500 val is not below DATA_ROOT")
     val = segmentations.load("bsds500", "val")
-    truths = [val.truths(i) for i in range(len(val))]
+    truths = [val.ground_truths(i) for i in range(len(val))]
     scores = bsds.best_overlap_miou([np.zeros_like(truth[0]) for truth in truths], truths)
     assert scores["all"] == pytest.approx(0.0510, abs=5e-5)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from common import boundaries, bsds
-from tests.common.test_partitions import slow_scores
+from common import bsds
+from common.bsds import boundaries
+from tests.common.test_region_metrics import slow_scores
 
 
 def halves(column, shape=(6, 8)):
@@ -115,8 +116,8 @@ def test_ods_takes_one_scale_for_all_and_ois_each_its_own():
 def test_f_at_ods_may_lie_between_two_scales():
     # recall 1 at precision 1 / 2, and the other way round: half way both are 3 / 4
     counts = np.array([[4, 4, 2, 4], [2, 4, 2, 2]])
-    regions = bsds.evidence([halves(4)] * 2, [halves(4)], with_boundaries=False).regions
-    scores = bsds.summary([bsds.Evidence(regions, counts)])
+    regions = bsds.per_image_counts([halves(4)] * 2, [halves(4)], with_boundaries=False).regions
+    scores = bsds.summary([bsds.ImageCounts(regions, counts)])
     assert scores["f_ois"] == pytest.approx(2 / 3)
     assert scores["f_ods"] == pytest.approx(0.75, abs=1e-4)  # of 100 points none is the middle
 
@@ -128,9 +129,9 @@ def test_no_boundary_at_all_is_zero_and_not_a_nan():
 
 def test_boundaries_that_are_given_are_taken():
     truth, nothing = halves(4), np.zeros((6, 8), bool)
-    found = bsds.evidence([truth], [truth], True, [nothing], [boundaries.of_labels(truth)])
+    found = bsds.per_image_counts([truth], [truth], True, [nothing], [boundaries.of_labels(truth)])
     assert found.boundaries.tolist() == [[0, 6, 0, 0]]
-    found = bsds.evidence([truth], [truth], True, None, [nothing])
+    found = bsds.per_image_counts([truth], [truth], True, None, [nothing])
     assert found.boundaries.tolist() == [[0, 0, 0, 6]]
 
 

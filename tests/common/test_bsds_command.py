@@ -8,9 +8,11 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common import bsds, download, hierarchy
+from common import bsds
+from common.bsds import hierarchy
+from common.datasets import download
 from tests.common.test_bsds_benchmark import halves
-from tests.entry_scripts import Harm
+from tests.entry_scripts import PickleBomb
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE = (20, 30)
@@ -128,7 +130,7 @@ def break_it(kind, gt, pred, tmp_path):
     if kind == "cut":
         target.write_bytes(target.read_bytes()[:300])
     elif kind == "pickle":
-        np.save(target, np.array([Harm(tmp_path / "harm")], object))
+        np.save(target, np.array([PickleBomb(tmp_path / "harm")], object))
     elif kind == "claims":  # a header of 8 TB before 16 bytes
         with open(target, "wb") as file:
             shape = {"descr": "<i8", "fortran_order": False, "shape": (10**6, 10**6)}
@@ -195,7 +197,8 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 
 def refused(monkeypatch, capsys, *argv):
     """The one line of a command that ends with code 2, in this process, as it is many of them."""
-    from common import cli, folder_scores
+    from common import cli
+    from common.bsds import folder_scores
 
     monkeypatch.setattr(sys, "argv", ["bsds", "--processes", "1", *map(str, argv)])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:

@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 
 from common import UserError, cli
+from common.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -122,7 +123,7 @@ def test_a_paper_of_several_models_has_a_config_class_for_each(paper, monkeypatc
     assert start("--resume", run.path)[0] == cfg
     photos = str(Path("photos").resolve())
     assert start("--model.name=tree", "--dataset.path", "photos")[0].dataset.path == photos
-    assert cli.load_config(classes, str(paper / "train.py"), "tree.yml") == cfg
+    assert load_config(classes, str(paper / "train.py"), "tree.yml") == cfg
     monkeypatch.setattr(sys, "argv", ["pred.py", str(run.path)])
     assert cli.open_run(classes, str(paper / "pred.py"), "")[0] == cfg
     for argv, reason in (

@@ -9,6 +9,7 @@ import pytest
 import scipy.io
 
 from common import datasets
+from common.datasets import loading
 from tests.common.data_sets import picture, refusal, write
 
 RNG = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def test_data_root_comes_from_the_environment_where_none_is_given(root, monkeypa
 
 def test_the_systems_copy_is_used_where_the_root_has_none(root, tmp_path, monkeypatch):
     mnist(tmp_path, folder="copy")
-    monkeypatch.setattr(datasets, "SYSTEM_COPIES", {"fashion_mnist": tmp_path / "copy/raw"})
+    monkeypatch.setattr(loading, "SYSTEM_COPIES", {"fashion_mnist": tmp_path / "copy/raw"})
     assert len(datasets.load("fashion_mnist", "test", root).images) == 5
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common import UserError, download
+from common import UserError
+from common.datasets import download
 from tests.common.file_server import CONTENT, MD5, SHA256, left, refusal, tar
 
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common import boundaries, hierarchy
-from common.bsds import components
+from common.bsds import boundaries, components, hierarchy
 
 
 def quadrants():

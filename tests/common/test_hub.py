@@ -5,13 +5,13 @@ import socket
 import threading
 import time
 
-from common import hub
+from common.pytorch import hub
 
 
 def test_a_server_that_answers_is_there_whatever_it_says():
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
-        assert hub.answers(f"http://127.0.0.1:{server.server_port}")
+        assert hub.is_reachable(f"http://127.0.0.1:{server.server_port}")
 
 
 def test_nobody_and_one_who_says_nothing_are_not(monkeypatch):
@@ -19,6 +19,6 @@ def test_nobody_and_one_who_says_nothing_are_not(monkeypatch):
         port = silent.getsockname()[1]
         monkeypatch.setattr(hub, "SECONDS", 0.2)
         began = time.monotonic()
-        assert not hub.answers(f"http://127.0.0.1:{port}")
+        assert not hub.is_reachable(f"http://127.0.0.1:{port}")
         assert time.monotonic() - began < 15
-    assert not hub.answers(f"http://127.0.0.1:{port}")  # closed now
+    assert not hub.is_reachable(f"http://127.0.0.1:{port}")  # closed now

@@ -188,7 +188,7 @@ def test_overlay_mixes_colours_and_leaves_negative_labels_bare():
 def test_mean_colours_are_those_of_the_labels():
     rgb = np.array([[[10, 20, 30], [20, 40, 60]], [[0, 0, 0], [255, 255, 255]]], np.uint8)
     labels = np.array([[0, 0], [1, 3]])
-    found = images.mean_colours(rgb, labels)
+    found = images.mean_colors(rgb, labels)
     assert found.tolist() == [[15, 30, 45], [0, 0, 0], [0, 0, 0], [255, 255, 255]]
 
 

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from common import UserError, charts, images, report, words
+from common import UserError, images, report
+from common.report import charts, formatting
 
 ROOT = Path(__file__).resolve().parents[2]
 RANDOM = np.random.default_rng(0)
@@ -356,7 +357,7 @@ def test_ticks_are_round_numbers(low, high, expected):
     ],
 )
 def test_scores_within_scores_have_the_names_of_scores(name, expected):
-    assert words.title(name) == expected
+    assert formatting.title(name) == expected
 
 
 # ---- refusals, the index, the command

@@ -35,14 +35,14 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     training: Training = field(default_factory=Training)
 
-def strike(where):
+def kill_at(where):
     if os.environ.get("STRIKE", "").startswith(where + ":"):
         os.kill(os.getpid(), getattr(signal, os.environ["STRIKE"].split(":")[1]))
 
 def main():
     cfg, run = cli.start(Config, __file__)
     with run:
-        strike("data")
+        kill_at("data")
         state = {{"step": 0, "epoch": 0, "at": 0, "x": 1.0}}
         if last := run.latest_checkpoint():
             state = json.loads((last.path / "state.json").read_text())
@@ -51,7 +51,7 @@ def main():
 
         def save(path):
             path.write_text(json.dumps(state))
-            strike(f"save{{state['step']}}")
+            kill_at(f"save{{state['step']}}")
 
         def checkpoint():
             run.checkpoint(state["step"], {{"state.json": save}}, epoch=state["epoch"])
@@ -64,7 +64,7 @@ def main():
                 rate = random.Random(state["step"]).random()
                 state["step"], state["at"] = state["step"] + 1, state["at"] + 1
                 state["x"] += rate
-                strike(f"step{{state['step']}}")
+                kill_at(f"step{{state['step']}}")
                 if os.environ.get("BUG") == str(state["step"]):
                     [][1]
                 run.log("train", state["step"], epoch=epoch, loss=state["x"])
@@ -108,7 +108,7 @@ def status(path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def finished_run(tmp_path_factory):
     """metrics.jsonl and the result of a run that nothing disturbs."""
     folder = make_paper(tmp_path_factory.mktemp("whole") / "paper")
     answer = train(folder)
@@ -132,7 +132,7 @@ def save(run, step, text="weights"):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
-def test_a_stopped_run_goes_on_as_if_never_stopped(paper, whole, name, code):
+def test_a_stopped_run_goes_on_as_if_never_stopped(paper, finished_run, name, code):
     stopped = train(paper, STRIKE=f"step7:{name}")
     path = the_run(paper)
     assert (stopped.returncode, stopped.stdout, status(path)) == (code, "", "stopped")
@@ -140,20 +140,20 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(paper, whole, name, code):
     assert (path / "checkpoints/000000007").is_dir()
     resumed = train(paper, "--resume", path)
     assert (resumed.returncode, resumed.stdout) == (0, f"{path}\n")
-    assert outcome(path) == whole
+    assert outcome(path) == finished_run
     assert "stopping after this step" in (path / "train.log").read_text()
     assert (path / "train.log").read_text().count("run folder") == 2, "appended"
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(paper, whole):
+def test_a_run_stopped_before_its_first_checkpoint_begins_anew(paper, finished_run):
     assert train(paper, STRIKE="data:SIGTERM").returncode == 143
     path = the_run(paper)
     assert status(path) == "stopped"
     assert train(paper, "--resume", path).returncode == 0
-    assert outcome(path) == whole
+    assert outcome(path) == finished_run
 
 
-def test_a_kill_while_saving_leaves_the_previous_checkpoint(paper, whole):
+def test_a_kill_while_saving_leaves_the_previous_checkpoint(paper, finished_run):
     assert train(paper, STRIKE="save15:SIGKILL").returncode == -signal.SIGKILL
     path = the_run(paper)
     names = {folder.name for folder in (path / "checkpoints").iterdir()}
@@ -163,19 +163,19 @@ def test_a_kill_while_saving_leaves_the_previous_checkpoint(paper, whole):
     assert train(paper, "--resume", path).returncode == 0, (
         "nor is a dead process's lock a hindrance"
     )
-    assert outcome(path) == whole
+    assert outcome(path) == finished_run
     names = {folder.name for folder in (path / "checkpoints").iterdir()}
     assert names == {"000000015", "000000020"}
 
 
-def test_a_truncated_checkpoint_gives_way_to_the_previous(paper, whole):
+def test_a_truncated_checkpoint_gives_way_to_the_previous(paper, finished_run):
     train(paper, STRIKE="step13:SIGTERM")
     path = the_run(paper)
     file = path / "checkpoints/000000013/state.json"
     os.truncate(file, file.stat().st_size - 1)
     resumed = train(paper, "--resume", path)
     assert "000000013 is damaged" in resumed.stderr and resumed.returncode == 0
-    assert outcome(path) == whole
+    assert outcome(path) == finished_run
 
 
 def test_a_bug_is_in_the_log_and_the_run_failed(paper):
@@ -204,14 +204,14 @@ def test_nobody_reads_stdout(paper):
     assert status(the_run(paper)) == "done"
 
 
-def test_an_absent_monitor_is_one_warning(paper, whole):
+def test_an_absent_monitor_is_one_warning(paper, finished_run):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         port = free.getsockname()[1]
         answer = train(paper, "--training.visdom_port", port)
     assert answer.returncode == 0 and answer.stderr.count("WARNING") == 1
     assert f"no visdom on port {port}" in answer.stderr
-    assert outcome(the_run(paper)) == whole
+    assert outcome(the_run(paper)) == finished_run
 
 
 def test_a_monitor_that_never_answers_is_one_warning(run):

@@ -3,7 +3,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common import UserError, segmentations
+from common import UserError
+from common.datasets import segmentations
 from tests.common.data_sets import picture
 
 
@@ -24,8 +25,8 @@ def test_bsds_gives_every_annotator(root):
     loaded = segmentations.load("bsds500", root=root)
     assert len(loaded) == 3 and loaded.n_classes is None
     assert loaded.image(0).shape == (6, 8, 3)
-    assert [truth.shape for truth in loaded.truths(0)] == [(6, 8), (6, 8)]
-    assert [truth[0, 0] for truth in loaded.truths(2)] == [1, 2]
+    assert [truth.shape for truth in loaded.ground_truths(0)] == [(6, 8), (6, 8)]
+    assert [truth[0, 0] for truth in loaded.ground_truths(2)] == [1, 2]
     assert len(segmentations.load("bsds500", "train+val", root)) == 2
 
 
@@ -37,7 +38,7 @@ def test_a_damaged_truth_is_refused_by_name(root, damage):
     if damage == "key":
         scipy.io.savemat(path, {"other": 1})
     with pytest.raises(UserError, match=str(path)):
-        segmentations.load("bsds500", "test", root).truths(0)
+        segmentations.load("bsds500", "test", root).ground_truths(0)
 
 
 def test_a_missing_truth_and_a_missing_split_are_refused(root):
@@ -59,21 +60,21 @@ def test_camvid_has_eleven_classes_and_void(root):
     picture(root / "camvid/val/a.png", (1, 3, 3))
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]])
     loaded = segmentations.load("camvid", "val", root)
-    assert loaded.truths(0)[0].tolist() == [[0, 10, 11]]
+    assert loaded.ground_truths(0)[0].tolist() == [[0, 10, 11]]
     assert (loaded.n_classes, loaded.ignore) == (11, 11)
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 12]])
     with pytest.raises(UserError, match="label 12, expected below 11"):
-        loaded.truths(0)
+        loaded.ground_truths(0)
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]], "RGB")
     with pytest.raises(UserError, match="mode RGB"):
-        loaded.truths(0)
+        loaded.ground_truths(0)
 
 
 def test_ade20k_counts_from_zero_and_ignores_what_nobody_named(root):
     picture(root / "ADEChallengeData2016/images/validation/a.jpg", (1, 3, 3))
     labels_png(root / "ADEChallengeData2016/annotations/validation/a.png", [[0, 1, 150]])
     loaded = segmentations.load("ade20k", "val", root)
-    assert loaded.truths(0)[0].tolist() == [[255, 0, 149]]
+    assert loaded.ground_truths(0)[0].tolist() == [[255, 0, 149]]
     assert (loaded.n_classes, loaded.ignore) == (150, 255)
 
 
@@ -87,10 +88,10 @@ def test_stanford_background_has_texts_of_labels_and_every_fifth_is_val(root):
     assert (len(train), len(val), train.n_classes) == (5, 1, len(train.classes)) and (
         val.paths[0].endswith("4.jpg")
     )
-    assert val.truths(0)[0].tolist() == [[0, 7, 255], [1, 2, 3]]
+    assert val.ground_truths(0)[0].tolist() == [[0, 7, 255], [1, 2, 3]]
     (root / "iccv09Data/labels/4.regions.txt").write_text("0 7 -1\n1 2\n")
     with pytest.raises(UserError, match="4.regions.txt is damaged"):
-        val.truths(0)
+        val.ground_truths(0)
 
 
 @pytest.mark.parametrize(
@@ -106,12 +107,12 @@ def test_a_folder_of_pairs_in_three_layouts(tmp_path, image, truth):
     labels_png(tmp_path / truth, [[0, 2, 255]], "P")
     loaded = segmentations.load("folder", "train", path=tmp_path)
     assert (len(loaded), loaded.n_classes, loaded.ignore, loaded.classes) == (1, 3, 255, None)
-    assert loaded.truths(0)[0].tolist() == [[0, 2, 255]]
+    assert loaded.ground_truths(0)[0].tolist() == [[0, 2, 255]]
     (tmp_path / "classes.txt").write_text("sky\nsea\n\n")
     loaded = segmentations.load("folder", "train", path=tmp_path)
     assert (loaded.n_classes, loaded.classes) == (2, ["sky", "sea"])
     with pytest.raises(UserError, match="label 2, expected below 2"):
-        loaded.truths(0)
+        loaded.ground_truths(0)
 
 
 @pytest.mark.parametrize("folders", [("images", "labels"), ("train/images", "train/labels")])
@@ -146,11 +147,11 @@ def test_ade20k_names_its_classes_where_the_table_is(root):
 def test_real_bsds(real):
     real("BSDS500")
     loaded = segmentations.load("bsds500", "train+val")
-    assert len(loaded) == 300 and 4 <= len(loaded.truths(0)) <= 9
+    assert len(loaded) == 300 and 4 <= len(loaded.ground_truths(0)) <= 9
 
 
 def test_real_camvid(real):
     real("camvid")
     loaded = segmentations.load("camvid", "val")
     assert len(loaded) == 101 and loaded.image(0).shape == (360, 480, 3)
-    assert set(np.unique(loaded.truths(0)[0])) <= set(range(12))
+    assert set(np.unique(loaded.ground_truths(0)[0])) <= set(range(12))

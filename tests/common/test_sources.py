@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import datasets, download, segmentations
+from common import datasets
+from common.datasets import download, loading, segmentations
 from tests.common.file_server import CONTENT, SHA256, left, refusal, tar
 
 REPOSITORY = Path(__file__).parents[2]
@@ -126,7 +127,7 @@ def test_every_source_is_complete():
 
 
 def test_every_file_that_a_reader_wants_has_a_source():
-    files = {name: source.files for name, source in datasets._ARRAYS.items()}
+    files = {name: source.files for name, source in loading._ARRAYS.items()}
     files |= {name: source[0] for name, source in segmentations._SETS.items()}
     listed = download.sources()
     for name in files.keys() & {name for name in listed if "files" in listed[name]}:

@@ -6,20 +6,20 @@ import h5py
 import numpy as np
 import pytest
 
-from common import UserError, weights
-from tests.entry_scripts import Harm
+from common import UserError, hdf5
+from tests.entry_scripts import PickleBomb
 
 
 @pytest.fixture
 def saved(tmp_path):
     arrays = {"a": np.arange(6.0).reshape(2, 3), "n": np.array(7)}
-    weights.save(tmp_path / "w.h5", arrays)
+    hdf5.save(tmp_path / "w.h5", arrays)
     return tmp_path / "w.h5", arrays
 
 
 def test_arrays_come_back_as_they_were(saved):
     path, arrays = saved
-    found = weights.load(path, arrays)
+    found = hdf5.load(path, arrays)
     assert found.keys() == arrays.keys()
     for name, value in arrays.items():
         np.testing.assert_array_equal(found[name], value)
@@ -28,7 +28,7 @@ def test_arrays_come_back_as_they_were(saved):
 
 def test_nan_is_refused_by_name_and_nothing_is_written(tmp_path):
     with pytest.raises(UserError, match="b became NaN or infinite"):
-        weights.save(tmp_path / "w.h5", {"a": np.ones(2), "b": np.array([1, np.nan])})
+        hdf5.save(tmp_path / "w.h5", {"a": np.ones(2), "b": np.array([1, np.nan])})
     assert not (tmp_path / "w.h5").exists()
 
 
@@ -42,15 +42,15 @@ def test_nan_is_refused_by_name_and_nothing_is_written(tmp_path):
 )
 def test_other_arrays_are_refused_with_the_first_difference(saved, shapes, difference):
     with pytest.raises(UserError, match=difference):
-        weights.load(saved[0], {name: np.empty(shape) for name, shape in shapes.items()})
+        hdf5.load(saved[0], {name: np.empty(shape) for name, shape in shapes.items()})
 
 
 def test_what_is_no_such_file_is_refused_and_not_executed(tmp_path):
-    harm = Harm(tmp_path / "harm")
-    (tmp_path / "pickle.h5").write_bytes(pickle.dumps(harm))
+    bomb = PickleBomb(tmp_path / "harm")
+    (tmp_path / "pickle.h5").write_bytes(pickle.dumps(bomb))
     with h5py.File(tmp_path / "group.h5", "w") as file:
         file.create_group("a")
     for name in ("pickle.h5", "group.h5", "absent.h5"):
         with pytest.raises(UserError, match=f"{name} is no readable checkpoint"):
-            weights.read(tmp_path / name)
-    assert not harm.path.exists()
+            hdf5.read(tmp_path / name)
+    assert not bomb.path.exists()

@@ -17,7 +17,7 @@ model: {mode: v2, width: 4, n_blocks: 1, n_clusters: 4, heads: [8, 6], projectio
 training: {n_epochs: 3, batch_size: 40, schedule: cosine, flip: false, kmeans_iterations: 5}
 """
 
-# A strike of 3:SIGTERM sends that signal to the script after its third step, when it asks whether
+# A kill_at of 3:SIGTERM sends that signal to the script after its third step, when it asks whether
 # to stop; save:SIGKILL when it first writes weights.
 PRELUDE = """
 import os, signal
@@ -27,7 +27,7 @@ import sklearn.metrics, tensorboardX, torch, torchvision, tqdm.contrib.logging, 
 
 torch.optim.SGD([torch.zeros(1)])  # loads hundreds of modules
 
-def strike(place, name):
+def kill_at(place, name):
     def hit(*_):
         os.kill(os.getpid(), getattr(signal, name))
     if place == "save":

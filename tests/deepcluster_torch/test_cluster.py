@@ -113,11 +113,11 @@ def test_iterations_are_lloyd_s():
 
 def test_blobs_are_found_whatever_the_chunk(monkeypatch):
     points, labels = blobs(5, 40)
-    whole = cluster.kmeans(points, 5, generator=generator(1), n_starts=5, backend="torch")
-    assert metrics.clustering_accuracy(labels.numpy(), whole.assignments.numpy()) == 1
+    finished_run = cluster.kmeans(points, 5, generator=generator(1), n_starts=5, backend="torch")
+    assert metrics.clustering_accuracy(labels.numpy(), finished_run.assignments.numpy()) == 1
     monkeypatch.setattr(cluster, "CHUNK", 35)
     parts = cluster.kmeans(points, 5, generator=generator(1), n_starts=5, backend="torch")
-    assert torch.equal(parts.assignments, whole.assignments)
+    assert torch.equal(parts.assignments, finished_run.assignments)
 
 
 def test_no_point_has_a_nearer_centroid_and_distances_are_exact():

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, datasets
+from common import datasets
+from common.config import load_config
 from deepcluster_torch import samplers
 from deepcluster_torch.config import Config, Model, Sampler, Training
 
@@ -12,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "deepcluster_torch" / "configs"
 
 
 def load(name):
-    return cli.load_config(Config, str(CONFIGS.parent / "train.py"), f"{name}.yml")
+    return load_config(Config, str(CONFIGS.parent / "train.py"), f"{name}.yml")
 
 
 def test_imagenet_has_the_values_of_the_paper():

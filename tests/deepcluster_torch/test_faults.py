@@ -7,7 +7,7 @@ import pytest
 
 from deepcluster_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
 from tests.image_files import write
 
 
@@ -17,7 +17,7 @@ def of(folder, k=2):
     return [word for key, value in own.items() for word in (f"--{key}", value)]
 
 
-class TestMachine(Machine):
+class TestMachine(Environment):
     pass
 
 
@@ -138,7 +138,7 @@ def test_a_nan_loss_stops_with_the_step_named(checkout):
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
-    run = checkout.train(strike="4:SIGTERM").run
+    run = checkout.train(kill_at="4:SIGTERM").run
     change_config(run, "lr: 0.05", "lr: 1.0e+300")
     assert "became" in one_line(checkout.resume(run))
     assert [path.name for path in run.glob("checkpoints/*")] == ["000000004"]
@@ -148,7 +148,9 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
 # ---- damaged and foreign run folders
 
 
-def test_another_number_of_clusters_is_refused_with_the_difference(checkout, whole, tmp_path):
-    run = copy_of(whole[1], tmp_path)
+def test_another_number_of_clusters_is_refused_with_the_difference(
+    checkout, finished_run, tmp_path
+):
+    run = copy_of(finished_run[1], tmp_path)
     change_config(run, "n_clusters: 4", "n_clusters: 5")
     assert "it has 4 clusters, the config expects 5" in one_line(checkout.pred(run))

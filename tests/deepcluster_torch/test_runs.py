@@ -41,14 +41,14 @@ def of(folder, *more):
 # ---- one run, from the images to the report
 
 
-def test_the_pipeline_prints_the_run_folder_alone(whole):
-    answer, run = whole
+def test_the_pipeline_prints_the_run_folder_alone(finished_run):
+    answer, run = finished_run
     assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
     assert "mode v2: as model.mode says" in answer.stderr
 
 
-def test_a_run_folder_holds_what_every_paper_has(whole):
-    _, run = whole
+def test_a_run_folder_holds_what_every_paper_has(finished_run):
+    _, run = finished_run
     names = "config.yml meta.json train.log metrics.jsonl checkpoints baseline.npz predictions.npz "
     names += "predictions.csv scores.json report.html epochs.csv probes.json images/captions.json "
     names += "images/map.png images/sizes.png images/filters.png images/activations.png "
@@ -61,17 +61,17 @@ def test_a_run_folder_holds_what_every_paper_has(whole):
     assert meta["dataset_checksum"] and meta["stage_seconds"].keys() >= {"clustering", "training"}
 
 
-def test_training_alone_ends_in_a_gallery_and_a_table_that_pred_repeats(checkout, whole):
+def test_training_alone_ends_in_a_gallery_and_a_table_that_pred_repeats(checkout, finished_run):
     run = checkout.train().run
     assert (run / "report.html").exists() and (run / "images/clusters/00/closest.png").exists()
     before = (run / "predictions.csv").read_bytes()
     assert checkout.pred(run).code == 0
     assert (run / "predictions.csv").read_bytes() == before
-    assert (whole[1] / "predictions.csv").read_bytes() == before
+    assert (finished_run[1] / "predictions.csv").read_bytes() == before
 
 
-def test_every_image_has_one_row_and_its_nearest_cluster_first(whole):
-    _, run = whole
+def test_every_image_has_one_row_and_its_nearest_cluster_first(finished_run):
+    _, run = finished_run
     table, arrays = rows(run), np.load(run / "predictions.npz")
     assert len(table) == len({row["path"] for row in table}) == 120
     assert [int(row["cluster"]) for row in table] == arrays["clusters"].tolist()
@@ -80,8 +80,8 @@ def test_every_image_has_one_row_and_its_nearest_cluster_first(whole):
     assert all(float(row["margin"]) >= 0 for row in table)
 
 
-def test_scores_are_those_of_the_predictions_beside_the_baseline(whole):
-    _, run = whole
+def test_scores_are_those_of_the_predictions_beside_the_baseline(finished_run):
+    _, run = finished_run
     arrays, found = np.load(run / "predictions.npz"), scores(run)
     labels, clusters = arrays["labels"], arrays["clusters"]
     assert found["acc"] == metrics.clustering_accuracy(labels, clusters)
@@ -93,16 +93,16 @@ def test_scores_are_those_of_the_predictions_beside_the_baseline(whole):
     assert found["nmi_previous"] == float(rows(run, "epochs.csv")[-1]["nmi_previous"])
 
 
-def test_the_report_holds_the_pictures(whole):
-    _, run = whole
+def test_the_report_holds_the_pictures(finished_run):
+    _, run = finished_run
     page = (run / "report.html").read_text()
     for name in ("map.png", "sizes.png", "neighbours.png"):
         content = base64.b64encode((run / "images" / name).read_bytes()).decode()
         assert content in page, name
 
 
-def test_the_table_of_epochs_has_a_row_an_epoch(whole):
-    _, run = whole
+def test_the_table_of_epochs_has_a_row_an_epoch(finished_run):
+    _, run = finished_run
     table = rows(run, "epochs.csv")
     assert [row["epoch"] for row in table] == ["0", "1", "2"]
     assert [row["nmi_previous"] == "" for row in table] == [True, False, False]
@@ -110,10 +110,10 @@ def test_the_table_of_epochs_has_a_row_an_epoch(whole):
     assert [line["step"] for line in lines(run) if line["split"] == "epoch"] == [3, 6, 9]
 
 
-def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole):
+def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, finished_run):
     run = checkout.train("--tag", "whole").run
-    assert run != whole[1]
-    assert_the_same(run, whole[1])
+    assert run != finished_run[1]
+    assert_the_same(run, finished_run[1])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole
 )
 def test_a_stopped_v1_goes_on_as_if_never_stopped(checkout, more):
     expected = checkout.train(*more).run
-    run = checkout.train(*more, strike="4:SIGTERM").run  # in the second epoch
+    run = checkout.train(*more, kill_at="4:SIGTERM").run  # in the second epoch
     assert checkout.resume(run).code == 0
     assert_the_same(run, expected)
     assert (run / "epochs.csv").read_text() == (expected / "epochs.csv").read_text()
@@ -196,11 +196,11 @@ def test_links_lead_to_the_images(checkout, photos, tmp_path):
     assert len(links) == 24 and all(link.resolve().is_relative_to(photos) for link in links)
 
 
-def test_one_rgb_photo_of_another_size_meets_gray_digits(checkout, whole, tmp_path):
+def test_one_rgb_photo_of_another_size_meets_gray_digits(checkout, finished_run, tmp_path):
     photo = np.random.default_rng(0).integers(0, 256, (30, 47, 3), np.uint8)
     path, out = tmp_path / "one photo.jpg", tmp_path / "new" / "out"
     Image.fromarray(photo).save(path)
-    answer = checkout.pred(whole[1], "--input", path, "--out", out)
+    answer = checkout.pred(finished_run[1], "--input", path, "--out", out)
     assert (answer.code, answer.out) == (0, ""), answer.err
     assert [row["path"] for row in rows(out)] == [str(path)]
 
@@ -219,8 +219,8 @@ def test_over_clustering_and_merging_gives_groups(checkout):
     assert found["n_clusters"] == 5 and found["before_merging"]["purity"] >= found["purity"]
 
 
-def test_a_trunk_that_was_learned_is_frozen_and_clustered(checkout, whole):
-    weights = max(whole[1].glob("checkpoints/0*")) / "model.safetensors"
+def test_a_trunk_that_was_learned_is_frozen_and_clustered(checkout, finished_run):
+    weights = max(finished_run[1].glob("checkpoints/0*")) / "model.safetensors"
     options = ("--model.mode", "auto", "--model.weights", weights)
     answer = checkout.train(*options)
     assert answer.code == 0, answer.err

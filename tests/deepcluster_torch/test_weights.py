@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from common import UserError
 from deepcluster_torch import model, weights
-from tests.entry_scripts import Harm
+from tests.entry_scripts import PickleBomb
 
 SHAPE = (3, 32, 32)
 
@@ -97,15 +97,15 @@ def test_nan_weights_are_refused(tmp_path):
 
 
 def test_a_pickle_that_runs_programs_is_refused_and_not_executed(tmp_path):
-    harm = tmp_path / "harmed"
+    bomb = tmp_path / "harmed"
     path = tmp_path / "evil.pth"
-    path.write_bytes(pickle.dumps(Harm(harm)))
+    path.write_bytes(pickle.dumps(PickleBomb(bomb)))
     with pytest.raises(UserError, match="evil.pth"):
         weights.load(trunk_of(), path)
-    torch.save({"state_dict": {"conv1.weight": Harm(harm)}}, path)
+    torch.save({"state_dict": {"conv1.weight": PickleBomb(bomb)}}, path)
     with pytest.raises(UserError, match="holds more than tensors, and was not loaded"):
         weights.load(trunk_of(), path)
-    assert not harm.exists()
+    assert not bomb.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04cut"])

@@ -16,14 +16,14 @@ model: {width: 12, n_clusters: 12}
 training: {n_iterations: 12, max_side: 30, check_interval: 2, min_labels: 1}
 """
 
-# A strike of 3:SIGTERM sends that signal to the script after its third look at the losses,
+# A kill_at of 3:SIGTERM sends that signal to the script after its third look at the losses,
 # save:SIGKILL when it first writes weights.
 PRELUDE = """
 import os, signal
 import h5py, jsonargparse, matplotlib, PIL.Image, scipy.sparse.csgraph, skimage.segmentation
 import sklearn.base, tensorboardX, tensorflow, tifffile, tqdm.contrib.logging, yaml
 
-def strike(place, name):
+def kill_at(place, name):
     def wrap(function, is_hit):
         def hit(*args, **keywords):
             value = function(*args, **keywords)

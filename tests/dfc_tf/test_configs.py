@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common import cli
-from common.run import read_yaml
+from common.config import Schema, load_config, read_yaml
 from dfc_tf import config, data, grid
 
 FOLDER = Path(config.__file__).with_name("configs")
@@ -13,14 +12,13 @@ NAMES = sorted(path.name for path in FOLDER.glob("*.yml"))
 
 
 def values(name):
-    parser = cli._Parser("")
-    parser.add_config(config.Config)
-    return parser.load(FOLDER / name)
+    schema = Schema(config.Config)
+    return schema.load(FOLDER / name)
 
 
 def test_the_presets_of_the_paper_and_of_its_demo_are_theirs():
     paper, demo = (
-        cli.load_config(config.Config, config.__file__, f"{name}.yml") for name in ("paper", "demo")
+        load_config(config.Config, config.__file__, f"{name}.yml") for name in ("paper", "demo")
     )
     assert (paper.model.n_blocks, paper.training.mu, paper.training.n_iterations) == (3, 5, 500)
     assert (demo.model.n_blocks, demo.training.mu, demo.training.n_iterations) == (2, 1, 1000)

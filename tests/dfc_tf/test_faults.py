@@ -6,12 +6,12 @@ import pytest
 from PIL import Image
 
 from dfc_tf.config import Config
-from tests.entry_scripts import Harm, copy_of, one_line, replace
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.entry_scripts import PickleBomb, copy_of, one_line, replace
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
 from tests.image_files import write
 
 
-class TestMachine(Machine):
+class TestMachine(Environment):
     quick = ("--training.n_iterations", 2)
 
 
@@ -112,10 +112,10 @@ def test_an_array_that_claims_to_be_huge_is_refused_and_not_allocated(refused, t
 
 
 def test_a_pickle_in_an_array_is_refused_and_not_executed(refused, tmp_path):
-    harm = Harm(tmp_path / "harm")
-    np.save(tmp_path / "bad.npy", np.array([[harm]], dtype=object))
+    bomb = PickleBomb(tmp_path / "harm")
+    np.save(tmp_path / "bad.npy", np.array([[bomb]], dtype=object))
     assert "bad.npy: " in refused("--dataset.path", tmp_path / "bad.npy")
-    assert not harm.path.exists()
+    assert not bomb.path.exists()
 
 
 def test_pictures_of_different_channels_are_refused_by_name(checkout, tmp_path):
@@ -155,16 +155,16 @@ def test_a_nan_loss_stops_with_the_step_named(checkout):
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
-    run = checkout.train(strike="3:SIGTERM").run
+    run = checkout.train(kill_at="3:SIGTERM").run
     config = run / "config.yml"
     config.write_text(config.read_text().replace("lr: 0.1", "lr: 1.0e+30"))
     assert "became NaN or infinite at step" in one_line(checkout.resume(run))
     assert [path.name for path in run.glob("checkpoints/*")] == ["000000006"]
 
 
-def test_new_pictures_of_other_channels_are_one_line(checkout, whole, tmp_path):
+def test_new_pictures_of_other_channels_are_one_line(checkout, finished_run, tmp_path):
     np.save(tmp_path / "cube.npy", np.zeros((4, 4, 7)))
-    answer = checkout.pred(whole[1], "--input", tmp_path / "cube.npy")
+    answer = checkout.pred(finished_run[1], "--input", tmp_path / "cube.npy")
     assert "has 7 channels, the network was trained on 3" in one_line(answer)
 
 
@@ -175,11 +175,11 @@ def test_pred_before_the_end_of_the_training_is_one_line(checkout, stopped):
     assert "train.py --resume" in one_line(checkout.pred(stopped))
 
 
-def test_a_pickle_in_the_labels_is_refused_and_not_executed(checkout, whole, tmp_path):
-    run, harm = copy_of(whole[1], tmp_path), Harm(tmp_path / "harm")
-    np.savez(run / "labels/coffee.npz", labels=np.array([harm], dtype=object))
+def test_a_pickle_in_the_labels_is_refused_and_not_executed(checkout, finished_run, tmp_path):
+    run, bomb = copy_of(finished_run[1], tmp_path), PickleBomb(tmp_path / "harm")
+    np.savez(run / "labels/coffee.npz", labels=np.array([bomb], dtype=object))
     assert "no readable labels of coffee" in one_line(checkout.pred(run))
-    assert not harm.path.exists()
+    assert not bomb.path.exists()
 
 
 def test_a_file_of_groups_is_no_checkpoint(checkout, stopped, tmp_path):

@@ -19,13 +19,13 @@ PICTURES = "overlay contours palette mean_colour picture baseline"
 
 class TestInterrupted(Interrupted):
     unready = "train.py --resume"
-    steps_a_strike = 2
+    steps_per_kill = 2
     stops = ((1, "SIGTERM"), (3, "SIGINT"), (5, "SIGTERM"))
     first, more = 1, 2
 
-    def assert_the_same(self, run, whole):
-        assert_the_same(run, whole[1])
-        assert np.array_equal(labels(run), labels(whole[1]))
+    def assert_the_same(self, run, finished_run):
+        assert_the_same(run, finished_run[1])
+        assert np.array_equal(labels(run), labels(finished_run[1]))
 
 
 def labels(run, name="coffee"):
@@ -43,8 +43,8 @@ def frames(folder, n=3):
     return folder
 
 
-def test_a_whole_run_leaves_all_its_files_and_one_line(whole):
-    answer, run = whole
+def test_a_whole_run_leaves_all_its_files_and_one_line(finished_run):
+    answer, run = finished_run
     assert answer.stdout == f"{run}\n"
     assert [name for name in FILES.split() if not (run / name).is_file()] == []
     for name in PICTURES.split():
@@ -54,8 +54,8 @@ def test_a_whole_run_leaves_all_its_files_and_one_line(whole):
     assert json.loads((run / "meta.json").read_text())["status"] == "done"
 
 
-def test_the_label_map_is_the_same_in_all_its_files(whole):
-    _, run = whole
+def test_the_label_map_is_the_same_in_all_its_files(finished_run):
+    _, run = finished_run
     found = np.load(run / "segments/coffee/labels.npy")
     with Image.open(run / "segments/coffee/labels.png") as picture:
         assert picture.mode == "I;16" and np.array_equal(np.array(picture), found)
@@ -73,15 +73,15 @@ def test_the_label_map_is_the_same_in_all_its_files(whole):
     assert (scores["n"], scores["n_labels"]) == (1, len(areas))
 
 
-def test_every_look_at_the_losses_is_a_line(whole):
-    _, run = whole
+def test_every_look_at_the_losses_is_a_line(finished_run):
+    _, run = finished_run
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
     assert {"similarity", "continuity", "n_labels", "iterations_per_second"} <= set(lines[0])
 
 
-def test_the_same_seed_gives_the_same_run_and_another_one_another(checkout, whole):
-    _, run = whole
+def test_the_same_seed_gives_the_same_run_and_another_one_another(checkout, finished_run):
+    _, run = finished_run
     again, other = checkout.train().run, checkout.train("--training.seed", 1).run
     assert weights(again) == weights(run) and np.array_equal(labels(again), labels(run))
     assert not np.array_equal(labels(other), labels(run))
@@ -92,14 +92,16 @@ def test_a_second_run_gets_a_suffix(checkout):
     assert second.name == f"{first.name}_2"
 
 
-def test_the_scripts_run_in_three_ways(checkout, whole):
+def test_the_scripts_run_in_three_ways(checkout, finished_run):
     for command, cwd in (("dfc_tf/pred.py", "."), ("pred.py", "dfc_tf"), ("dfc_tf.pred", ".")):
-        answer = checkout(command, whole[1], "--out", checkout.path.parent / "three", cwd=cwd)
+        answer = checkout(
+            command, finished_run[1], "--out", checkout.path.parent / "three", cwd=cwd
+        )
         assert (answer.code, answer.out) == (0, ""), answer.err
 
 
-def test_the_config_of_a_run_is_complete(whole):
-    values = yaml.safe_load((whole[1] / "config.yml").read_text())
+def test_the_config_of_a_run_is_complete(finished_run):
+    values = yaml.safe_load((finished_run[1] / "config.yml").read_text())
     assert values["training"]["momentum"] == 0.9 and values["model"]["n_blocks"] == 2
 
 
@@ -122,12 +124,12 @@ def test_a_stopped_folder_goes_on_with_the_picture_it_was_at(checkout, tmp_path)
     folder = frames(tmp_path / "frames")
     for mode in ("each", "frames", "reference"):
         options = ["--dataset.path", folder, "--dataset.mode", mode]
-        whole = checkout.train(*options).run
-        stopped = checkout.train(*options, strike="8:SIGTERM").run
+        finished_run = checkout.train(*options).run
+        stopped = checkout.train(*options, kill_at="8:SIGTERM").run
         assert checkout.resume(stopped).code == 0
-        assert weights(stopped) == weights(whole)
+        assert weights(stopped) == weights(finished_run)
         for i in range(3):
-            assert np.array_equal(labels(stopped, f"frame_{i}"), labels(whole, f"frame_{i}"))
+            assert np.array_equal(labels(stopped, f"frame_{i}"), labels(finished_run, f"frame_{i}"))
 
 
 def test_frames_keep_their_colours(checkout, tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from common import bsds, images, segmentations
+from common import bsds, images
+from common.datasets import segmentations
 from dfc_tf.estimator import DFC
 
 N_STROKES = 5
@@ -48,7 +49,7 @@ def test_strokes_raise_the_overlap_with_people():
     gains = []
     for i in range(0, 40, 10):
         image = images.load(found.paths[i])
-        truth = min(found.truths(i), key=lambda people: people.max())
+        truth = min(found.ground_truths(i), key=lambda people: people.max())
         alone = DFC(random_state=0).fit_predict(image)
         helped = DFC(random_state=0).fit_predict(image, scribbles=strokes(truth))
         gains.append(overlap(helped, truth) - overlap(alone, truth))

@@ -21,7 +21,7 @@ training:
   {n_epochs: 3, batch_size: 32, lr: 0.01, milestones: [2], cosine_from: 1, check_interval: 3}
 """
 
-# A strike of 6:SIGTERM sends that signal to the script after its sixth step, save:SIGKILL when it
+# A kill_at of 6:SIGTERM sends that signal to the script after its sixth step, save:SIGKILL when it
 # first writes weights.
 PRELUDE = """
 import os, signal
@@ -31,7 +31,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 torch.optim.Adam([torch.zeros(1)])  # loads hundreds of modules
 
-def strike(place, name):
+def kill_at(place, name):
     def hit(*_):
         hit.n += 1
         if place in ("save", str(hit.n)):

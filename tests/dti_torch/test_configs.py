@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, datasets
+from common import datasets
+from common.config import Schema
 from dti_torch.config import Config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "dti_torch" / "configs"
@@ -45,14 +46,12 @@ ONLY = {
 }
 
 
-def parser():
-    parser = cli._Parser("")
-    parser.add_config(Config)
-    return parser
+def schema():
+    return Schema(Config)
 
 
 def values(name):
-    return parser().load(CONFIGS / f"{name}.yml")
+    return schema().load(CONFIGS / f"{name}.yml")
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -65,8 +64,8 @@ def test_a_config_has_the_values_of_the_paper(name):
         "training.lr": float(row.pop("training.lr")),
     }
     typed |= {key: int(value) if value.isdecimal() else value for key, value in row.items()}
-    expected = parser().build(EVERYWHERE | typed | ONLY.get(name, {}))
-    assert parser().build(values(name)) == expected
+    expected = schema().build(EVERYWHERE | typed | ONLY.get(name, {}))
+    assert schema().build(values(name)) == expected
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -77,12 +77,12 @@ def test_only_gray_images_are_coloured():
 
 
 def test_a_subset_is_fixed_and_keeps_labels_and_paths_in_step():
-    whole = data.load(config.Dataset(name="digits"))
+    finished_run = data.load(config.Dataset(name="digits"))
     part = data.load(config.Dataset(name="digits", n_images=40))
     assert part.images.shape == (40, 8, 8, 1) and len(set(part.paths)) == 40
     for image, label, path in zip(part.images, part.labels, part.paths, strict=True):
-        i = whole.paths.index(path)
-        assert np.array_equal(whole.images[i], image) and whole.labels[i] == label
+        i = finished_run.paths.index(path)
+        assert np.array_equal(finished_run.images[i], image) and finished_run.labels[i] == label
     assert data.load(config.Dataset(name="digits", n_images=40)).paths == part.paths
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dti_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
 from tests.image_files import write
 
 
@@ -17,7 +17,7 @@ def of(folder, k=2):
     return [word for key, value in own.items() for word in (f"--{key}", value)]
 
 
-class TestMachine(Machine):
+class TestMachine(Environment):
     pass
 
 
@@ -148,17 +148,17 @@ def test_a_nan_loss_stops_with_the_step_named(checkout):
 
 
 @pytest.mark.parametrize(
-    ("strike", "reason"),
+    ("kill_at", "reason"),
     [
         ("", "step 8: predicted transformations are NaN or infinite"),
         ("1:SIGTERM", "became NaN or infinite at step 7"),  # to be saved before that shows
     ],
 )
-def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout, strike, reason):
-    run = checkout.train(strike="6:SIGTERM").run
+def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout, kill_at, reason):
+    run = checkout.train(kill_at="6:SIGTERM").run
     config = run / "config.yml"
     config.write_text(config.read_text().replace("lr: 0.01", "lr: 1.0e+300"))
-    assert reason in one_line(checkout.resume(run, strike=strike))
+    assert reason in one_line(checkout.resume(run, kill_at=kill_at))
     assert [path.name for path in run.glob("checkpoints/*")] == ["000000006"]
     assert checkout.pred(run).code == 0
 

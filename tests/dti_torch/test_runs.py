@@ -45,13 +45,13 @@ def write_images(folder, images):
 # ---- one run, from the images to the report
 
 
-def test_the_pipeline_prints_the_run_folder_alone(whole):
-    answer, run = whole
+def test_the_pipeline_prints_the_run_folder_alone(finished_run):
+    answer, run = finished_run
     assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
 
 
-def test_a_run_folder_holds_what_every_paper_has(whole):
-    _, run = whole
+def test_a_run_folder_holds_what_every_paper_has(finished_run):
+    _, run = finished_run
     names = "config.yml meta.json train.log metrics.jsonl checkpoints baseline.npz predictions.npz "
     names += "predictions.csv scores.json report.html images/captions.json images/prototypes.png "
     names += "images/prototypes.gif images/queries.png images/queries.gif "
@@ -62,8 +62,8 @@ def test_a_run_folder_holds_what_every_paper_has(whole):
     assert meta["dataset_checksum"] and "torch" in meta["versions"]
 
 
-def test_every_image_has_one_row_and_its_nearest_cluster(whole):
-    _, run = whole
+def test_every_image_has_one_row_and_its_nearest_cluster(finished_run):
+    _, run = finished_run
     table, arrays = rows(run), np.load(run / "predictions.npz")
     assert len(table) == len({row["path"] for row in table}) == 120
     nearest, second = np.sort(arrays["distances"], axis=1)[:, :2].T
@@ -75,8 +75,8 @@ def test_every_image_has_one_row_and_its_nearest_cluster(whole):
     np.testing.assert_allclose(margins, second - nearest, rtol=1e-5)
 
 
-def test_scores_are_those_of_the_predictions_beside_the_baseline(whole):
-    _, run = whole
+def test_scores_are_those_of_the_predictions_beside_the_baseline(finished_run):
+    _, run = finished_run
     arrays, found = np.load(run / "predictions.npz"), scores(run)
     labels, clusters = arrays["labels"], arrays["clusters"]
     assert found["acc"] == metrics.clustering_accuracy(labels, clusters)
@@ -86,8 +86,8 @@ def test_scores_are_those_of_the_predictions_beside_the_baseline(whole):
     assert found["baseline"]["acc"] == metrics.clustering_accuracy(labels, baseline)
 
 
-def test_the_report_holds_the_pictures(whole):
-    _, run = whole
+def test_the_report_holds_the_pictures(finished_run):
+    _, run = finished_run
     page = (run / "report.html").read_text()
     for name in ("prototypes.png", "prototypes.gif", "queries.png", "queries.gif"):
         content = base64.b64encode((run / "images" / name).read_bytes()).decode()
@@ -95,8 +95,8 @@ def test_the_report_holds_the_pictures(whole):
     assert "Transformation predictions" in page and str(scores(run)["acc"])[:5] in page
 
 
-def test_the_curves_show_every_epoch_and_transformation(whole):
-    _, run = whole
+def test_the_curves_show_every_epoch_and_transformation(finished_run):
+    _, run = finished_run
     epochs = [line for line in lines(run) if line["split"] == "epoch"]
     assert [line["transformations"] for line in epochs] == [1, 2, 3]
     assert [line["step"] for line in epochs] == [4, 8, 12]
@@ -106,8 +106,8 @@ def test_the_curves_show_every_epoch_and_transformation(whole):
     np.testing.assert_allclose(shares, 1, atol=1e-4)  # rounded to five digits each
 
 
-def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole):
-    _, expected = whole
+def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, finished_run):
+    _, expected = finished_run
     run = checkout.train("--tag", "whole").run
     assert run.name == f"{expected.name}_2"
     assert_the_same(run, expected)
@@ -131,9 +131,9 @@ def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, whole
     ],
 )
 def test_evaluate_starts_from_anywhere_and_without_pytorch(
-    checkout, whole, tmp_path, place, command
+    checkout, finished_run, tmp_path, place, command
 ):
-    _, run = whole
+    _, run = finished_run
     (tmp_path / "torch.py").write_text("raise ImportError('evaluate.py loads PyTorch')")
     command = [word.format(paper=checkout.paper) for word in command]
     name = f"{run.parent.name}/{run.name}"  # also found under the paper's runs/
@@ -163,9 +163,9 @@ def digits():
 
 
 def test_a_folder_of_images_gets_the_clusters_that_they_had_in_training(
-    checkout, whole, tmp_path, digits
+    checkout, finished_run, tmp_path, digits
 ):
-    _, run = whole
+    _, run = finished_run
     arrays = np.load(run / "predictions.npz")
     paths = [row["path"] for row in rows(run)[:20]]
     shown = digits[[int(path.split("/")[-1]) for path in paths]]
@@ -181,8 +181,8 @@ def test_a_folder_of_images_gets_the_clusters_that_they_had_in_training(
     )
 
 
-def test_one_rgb_photo_of_another_size_meets_gray_prototypes(checkout, whole, tmp_path):
-    _, run = whole
+def test_one_rgb_photo_of_another_size_meets_gray_prototypes(checkout, finished_run, tmp_path):
+    _, run = finished_run
     photo = np.random.default_rng(0).integers(0, 256, (30, 47, 3), np.uint8)
     path, out = tmp_path / "one photo.jpg", tmp_path / "new" / "out"
     Image.fromarray(photo).save(path)
@@ -194,8 +194,8 @@ def test_one_rgb_photo_of_another_size_meets_gray_prototypes(checkout, whole, tm
     assert (run / "predictions.csv").read_bytes() == before
 
 
-def test_out_keeps_the_files_of_others(checkout, whole, tmp_path, digits):
-    _, run = whole
+def test_out_keeps_the_files_of_others(checkout, finished_run, tmp_path, digits):
+    _, run = finished_run
     folder = write_images(tmp_path / "photos", digits[:2])
     mine = tmp_path / "images/clusters/mine.txt"
     mine.parent.mkdir(parents=True)
@@ -232,8 +232,8 @@ def test_photos_in_pred_are_cut_as_in_training(checkout, tmp_path):
     assert checkout.score(answer.run).keys() >= {"acc", "baseline", "loss"}
     assert checkout.pred(answer.run, "--input", tmp_path / "photos").code == 0
     parts = [answer.run, answer.run / "predictions_photos"]
-    whole, again = (np.load(part / "predictions.npz")["distances"] for part in parts)
-    np.testing.assert_array_equal(again, whole)
+    finished_run, again = (np.load(part / "predictions.npz")["distances"] for part in parts)
+    np.testing.assert_array_equal(again, finished_run)
 
 
 def test_unlabelled_images_have_galleries_and_no_accuracy(checkout, tmp_path, digits):
@@ -256,9 +256,9 @@ def test_the_mixture_has_finite_scores_and_shows_its_deviations(checkout):
 # ---- stopped and gone on
 
 
-def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
-    _, expected = whole
-    run = checkout.train(strike="7:SIGTERM").run
+def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, finished_run):
+    _, expected = finished_run
+    run = checkout.train(kill_at="7:SIGTERM").run
     checkout.resume(run)
     assert checkout.score(run) == scores(expected)
     names = [path.name for path in sorted(expected.glob("evolution/*"))]
@@ -266,13 +266,13 @@ def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, whole):
 
 
 def test_a_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout):
-    run = checkout.train(strike="2:SIGTERM").run
+    run = checkout.train(kill_at="2:SIGTERM").run
     assert checkout.score(run)["n"] == 120
     assert checkout("common.report", run).code == 0
 
 
 def test_a_stopped_mixture_goes_on_as_if_never_stopped(checkout):
     mixture = ["--model.name", "dtigmm", "--training.n_epochs", 3]
-    expected, run = checkout.train(*mixture).run, checkout.train(*mixture, strike="6:SIGTERM").run
+    expected, run = checkout.train(*mixture).run, checkout.train(*mixture, kill_at="6:SIGTERM").run
     assert checkout.resume(run).code == 0
     assert_the_same(run, expected)

@@ -19,7 +19,7 @@ model: {{n_clusters: 4, width: 4, depth: 2, dropout: 0.2, crf_iterations: 2}}
 training: {{n_epochs: 3, batch_size: 3, crops: 6, lr: 0.01}}
 """
 
-# A strike of 6:SIGTERM sends that signal to the script after its sixth step, each of which is two
+# A kill_at of 6:SIGTERM sends that signal to the script after its sixth step, each of which is two
 # updates; save:SIGKILL when it first writes weights.
 PRELUDE = """
 import os, signal
@@ -30,7 +30,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 torch.optim.Adam([torch.zeros(1)])  # loads hundreds of modules
 
-def strike(place, name):
+def kill_at(place, name):
     def hit(*_):
         hit.n += 1
         if place == "save" or hit.n == 2 * int(place):

@@ -20,20 +20,22 @@ def encoder():
 @pytest.mark.parametrize("size", [(32, 32), (40, 24), (19, 50)])
 def test_the_row_is_that_of_the_whole_matrix(encoder, size):
     pictures = torch.rand(2, 3, *size)
-    whole = []
+    finished_run = []
     last = encoder.net.blocks[-1].attn
     last.fused_attn = False
-    handle = last.attn_drop.register_forward_hook(lambda module, given, found: whole.append(found))
+    handle = last.attn_drop.register_forward_hook(
+        lambda module, given, found: finished_run.append(found)
+    )
     with torch.no_grad():
         encoder(pictures)
     handle.remove()
     last.fused_attn = True
     rows, columns = encoder.grid(*size)
     n = rows * columns
-    assert whole[0].shape == (2, 4, 1 + n, 1 + n)
+    assert finished_run[0].shape == (2, 4, 1 + n, 1 + n)
     found = attention.class_rows(encoder, pictures)
     assert found.shape == (2, 4, rows, columns)
-    torch.testing.assert_close(found.flatten(2), whole[0][:, :, 0, 1:], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found.flatten(2), finished_run[0][:, :, 0, 1:], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "test_vit"])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, datasets, segmentations
+from common import datasets
+from common.config import load_config
+from common.datasets import segmentations
 from unsup_seg_torch import config, data
 
 FOLDER = Path(config.__file__).with_name("configs")
@@ -12,7 +14,7 @@ NAMES = sorted(path.name for path in FOLDER.glob("*.yml"))
 
 
 def load(name):
-    return cli.load_config(config.CONFIGS, config.__file__, name)
+    return load_config(config.CONFIGS, config.__file__, name)
 
 
 def test_the_papers_preset_is_the_papers():

@@ -29,11 +29,11 @@ def test_an_epoch_has_every_picture_as_often_as_the_config_says(pictures):
 
 
 def test_an_epoch_goes_on_where_it_stopped(pictures):
-    whole = list(data.batches(pictures, settings(), epoch=1))
+    finished_run = list(data.batches(pictures, settings(), epoch=1))
     rest = list(data.batches(pictures, settings(), epoch=1, first=1))
-    assert all(torch.equal(a, b) for a, b in zip(whole[1:], rest, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(finished_run[1:], rest, strict=True))
     other = next(data.batches(pictures, settings(), epoch=2))
-    assert not torch.equal(whole[0], other)
+    assert not torch.equal(finished_run[0], other)
 
 
 def test_a_crop_is_a_part_of_its_picture_mirrored_or_not(pictures):

@@ -282,9 +282,9 @@ def test_there_are_two_large_views_and_the_small_ones(images):
 
 def test_an_epoch_goes_on_where_it_stopped(images):
     cfg = settings()
-    whole, rest = (list(data.batches(images, cfg, 1, first)) for first in (0, 1))
-    assert len(whole) == data.n_batches(cfg.training, 24) == 3
-    for one, two in zip(whole[1:], rest, strict=True):
+    finished_run, rest = (list(data.batches(images, cfg, 1, first)) for first in (0, 1))
+    assert len(finished_run) == data.n_batches(cfg.training, 24) == 3
+    for one, two in zip(finished_run[1:], rest, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
     assert data.n_batches(cfg.training, 5) == 1 and data.n_batches(cfg.training, 15) == 1
 
@@ -301,10 +301,10 @@ def test_crops_have_the_share_of_the_area_and_stay_inside():
 def test_without_any_strength_a_whole_view_is_the_image(images):
     t = knobs.Training(large=20, flip=False, colour=0.0, blur=0.0)
     shown = torch.from_numpy(images).permute(0, 3, 1, 2).float()
-    whole = data.view(shown, t, 20, (1.0, 1.0), 0, torch.Generator().manual_seed(0))
+    finished_run = data.view(shown, t, 20, (1.0, 1.0), 0, torch.Generator().manual_seed(0))
     # an area of 1 with another ratio is cut to fit: those with ratio near 1 are left as they are
-    same = (whole - shown / 255).abs().amax((1, 2, 3)) < 0.2
-    assert whole.shape == shown.shape and same.any()
+    same = (finished_run - shown / 255).abs().amax((1, 2, 3)) < 0.2
+    assert finished_run.shape == shown.shape and same.any()
 
 
 def test_a_blur_keeps_the_sum_and_the_identity_stays():

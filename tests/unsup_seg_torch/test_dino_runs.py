@@ -20,7 +20,7 @@ def photos(tmp_path_factory):
     return transformers.write_photos(tmp_path_factory.mktemp("three colours"))
 
 
-checkout, cold, whole, stopped = transformers.fixtures(transformers.DINO, "photos")
+checkout, cold, finished_run, stopped = transformers.fixtures(transformers.DINO, "photos")
 
 
 class TestInterrupted(Interrupted):
@@ -39,8 +39,8 @@ class TestDamaged(Damaged):
         return request.param
 
 
-def test_features_neighbours_and_scores_are_written(whole, photos):
-    answer, run = whole
+def test_features_neighbours_and_scores_are_written(finished_run, photos):
+    answer, run = finished_run
     assert answer.out == f"{run}\n"
     with np.load(run / "predictions.npz") as file:
         embeddings, labels = file["embeddings"], file["labels"]
@@ -64,8 +64,8 @@ def test_features_neighbours_and_scores_are_written(whole, photos):
     assert all(0 <= line["entropy"] <= 1 for line in said)
 
 
-def test_the_same_seed_twice_gives_the_same_weights(checkout, whole):
-    assert_the_same(checkout.train().run, whole[1])
+def test_the_same_seed_twice_gives_the_same_weights(checkout, finished_run):
+    assert_the_same(checkout.train().run, finished_run[1])
 
 
 def test_the_command_in_the_manner_of_the_original_works_in_the_folder(checkout):
@@ -101,10 +101,10 @@ def test_given_weights_are_used_without_training(cold, checkout, photos, tmp_pat
         assert animation.n_frames == 8
 
 
-def test_new_pictures_have_features_maps_and_segments(checkout, whole, photos, tmp_path):
+def test_new_pictures_have_features_maps_and_segments(checkout, finished_run, photos, tmp_path):
     out = tmp_path / "new"
     options = ("--attention", "--segments", 3, "--out", out, "--max-frames", 2)
-    answer = checkout.pred(whole[1], "--input", photos / "red", *options)
+    answer = checkout.pred(finished_run[1], "--input", photos / "red", *options)
     assert answer.code == 0, answer.err
     with np.load(out / "predictions.npz") as file:
         assert file["embeddings"].shape == (2, 32)
@@ -176,6 +176,6 @@ def test_images_that_have_changed_end_the_resumption(checkout, photos, tmp_path)
     folder.mkdir()
     for i in range(8):
         Image.open(photos / f"red/{i:02d}.png").save(folder / f"{i}.png")
-    run = checkout.train("--dataset.path", folder, strike="1:SIGTERM").run
+    run = checkout.train("--dataset.path", folder, kill_at="1:SIGTERM").run
     (folder / "0.png").unlink()
     assert "not what they were" in one_line(checkout.resume(run))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 
 from common import UserError
-from tests.entry_scripts import Harm
+from tests.entry_scripts import PickleBomb
 from unsup_seg_torch import encoders
 
 SIZES = {"patch_size": 8, "width": 64, "depth": 2}
@@ -177,14 +177,14 @@ def test_a_missing_and_a_nan_weight_are_refused_and_nothing_is_changed(tmp_path)
 
 
 def test_a_pickle_that_runs_programs_is_refused_and_not_executed(tmp_path):
-    harm, path = tmp_path / "harmed", tmp_path / "evil.pth"
-    path.write_bytes(pickle.dumps(Harm(harm)))
+    bomb, path = tmp_path / "harmed", tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps(PickleBomb(bomb)))
     with pytest.raises(UserError, match="evil.pth"):
         encoders.load(build(), path)
-    torch.save({"teacher": {"pos_embed": Harm(harm)}}, path)
+    torch.save({"teacher": {"pos_embed": PickleBomb(bomb)}}, path)
     with pytest.raises(UserError, match="holds more than tensors, and was not loaded"):
         encoders.load(build(), path)
-    assert not harm.exists()
+    assert not bomb.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04cut"])

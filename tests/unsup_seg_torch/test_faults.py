@@ -3,11 +3,11 @@
 import pytest
 
 from tests.entry_scripts import one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Folders, Machine, Predictions
+from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
 from unsup_seg_torch.config import Config
 
 
-class TestMachine(Machine):
+class TestMachine(Environment):
     pass
 
 
@@ -71,8 +71,8 @@ def test_a_run_that_diverges_is_stopped_with_the_step_named(checkout):
     assert "became" in one_line(answer) and "at step" in answer.err
 
 
-def test_weights_that_do_not_fit_are_refused(checkout, whole, tmp_path, refused):
-    weights = next(whole[1].glob("checkpoints/*/model.safetensors"))
+def test_weights_that_do_not_fit_are_refused(checkout, finished_run, tmp_path, refused):
+    weights = next(finished_run[1].glob("checkpoints/*/model.safetensors"))
     reason = refused("--model.weights", weights, "--model.width", 6)
     assert "is of another model: decoder.down.0.0.depthwise.weight is (4, 1, 3, 3)" in reason
     (tmp_path / "text.safetensors").write_text("no weights")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from tests.entry_scripts import Harm, change_config, one_line
+from tests.entry_scripts import PickleBomb, change_config, one_line
 
 BSDS = ("--dataset.name", "bsds500", "--dataset.path", "null", "--dataset.split", "val")
 
@@ -68,7 +68,7 @@ def test_batches_need_not_divide_the_crops(checkout, batch_size):
 
 
 def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
-    run = checkout.train(strike="6:SIGTERM").run
+    run = checkout.train(kill_at="6:SIGTERM").run
     kept = sorted(path.name for path in run.glob("checkpoints/*"))
     change_config(run, "lr: 0.01", "lr: 1.0e+30")
     answer = checkout.resume(run)
@@ -89,15 +89,15 @@ def scored(checkout, people, tmp_path):
 def test_truths_and_segments_that_are_damaged_are_refused_by_name(checkout, scored, tmp_path):
     run, root = scored
     scales, truth = run / "scales/temple.npy", root / "BSDS500/data/groundTruth/val/temple.mat"
-    whole = scales.read_bytes()
+    finished_run = scales.read_bytes()
     os.truncate(scales, 150)
     assert "temple.npy" in one_line(checkout.evaluate(run))
     np.save(scales, np.zeros((2, 3, 3), np.uint16))
     assert "temple.npy" in one_line(checkout.evaluate(run))
-    harm = Harm(tmp_path / "harm")
-    np.save(scales, np.array([harm], dtype=object))
-    assert "temple.npy" in one_line(checkout.evaluate(run)) and not harm.path.exists()
-    scales.write_bytes(whole)
+    bomb = PickleBomb(tmp_path / "harm")
+    np.save(scales, np.array([bomb], dtype=object))
+    assert "temple.npy" in one_line(checkout.evaluate(run)) and not bomb.path.exists()
+    scales.write_bytes(finished_run)
     savemat(truth, {"other": 1})
     assert "temple.mat" in one_line(checkout.evaluate(run))
     truth.unlink()

@@ -49,9 +49,11 @@ def test_the_cut_is_that_of_the_whole_matrix(random, size, options):
 
 def test_a_picture_of_several_chunks_has_the_cut_of_one(random, monkeypatch):
     probabilities, images = maps(random, 1, 3, 21, 17), pictures(random, 1, 3, 21, 17)
-    whole = loss.soft_ncut(probabilities, images)
+    finished_run = loss.soft_ncut(probabilities, images)
     monkeypatch.setattr(loss, "CHUNK", 50)
-    torch.testing.assert_close(loss.soft_ncut(probabilities, images), whole, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        loss.soft_ncut(probabilities, images), finished_run, rtol=0, atol=1e-12
+    )
 
 
 def test_the_gradient_is_that_of_the_plain_version(random):

@@ -22,8 +22,8 @@ class TestInterrupted(Interrupted):
     first, more = 3, 3
 
 
-def test_a_whole_run_leaves_all_its_files_and_one_line(whole):
-    answer, run = whole
+def test_a_whole_run_leaves_all_its_files_and_one_line(finished_run):
+    answer, run = finished_run
     assert answer.stdout == f"{run}\n"
     assert [name for name in FILES.split() if not (run / name).is_file()] == []
     for name in PICTURES.split():
@@ -35,8 +35,8 @@ def test_a_whole_run_leaves_all_its_files_and_one_line(whole):
     assert json.loads((run / "meta.json").read_text())["status"] == "done"
 
 
-def test_every_picture_has_labels_regions_and_scales(whole):
-    _, run = whole
+def test_every_picture_has_labels_regions_and_scales(finished_run):
+    _, run = finished_run
     with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == ["flower", "temple"]
@@ -54,25 +54,25 @@ def test_every_picture_has_labels_regions_and_scales(whole):
         assert n_regions == sorted(n_regions, reverse=True)
 
 
-def test_a_stop_after_an_epoch_keeps_its_frame(checkout, whole):
-    run = checkout.train(strike="8:SIGTERM").run
+def test_a_stop_after_an_epoch_keeps_its_frame(checkout, finished_run):
+    run = checkout.train(kill_at="8:SIGTERM").run
     checkout.resume(run)
-    names = [path.name for path in sorted(whole[1].glob("evolution/*"))]
+    names = [path.name for path in sorted(finished_run[1].glob("evolution/*"))]
     assert [path.name for path in sorted(run.glob("evolution/*"))] == names
 
 
-def test_scores_are_means_over_the_pictures(whole):
-    _, run = whole
+def test_scores_are_means_over_the_pictures(finished_run):
+    _, run = finished_run
     scores = json.loads((run / "scores.json").read_text())
     with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
         counts = [int(row["n_regions"]) for row in csv.DictReader(file)]
     assert (scores["n"], scores["n_regions"]) == (2, np.mean(counts))
 
 
-def test_the_same_seed_twice_gives_the_same_weights(checkout, whole):
-    assert_the_same(checkout.train().run, whole[1])
+def test_the_same_seed_twice_gives_the_same_weights(checkout, finished_run):
+    assert_the_same(checkout.train().run, finished_run[1])
     other = checkout.train("--training.seed", 1).run
-    assert weights(other)["model.safetensors"] != weights(whole[1])["model.safetensors"]
+    assert weights(other)["model.safetensors"] != weights(finished_run[1])["model.safetensors"]
 
 
 @pytest.mark.parametrize("options", [("--training.mode", "joint"), ("--training.optimizer", "sgd")])
@@ -100,8 +100,8 @@ def test_the_command_of_the_original_repository_works_in_the_folder(checkout, ph
     assert given.code == 0 and "weights of" in given.err, given.err
 
 
-def test_new_pictures_are_segmented_beside_the_run(checkout, whole, photos, tmp_path):
-    _, run = whole
+def test_new_pictures_are_segmented_beside_the_run(checkout, finished_run, photos, tmp_path):
+    _, run = finished_run
     answer = checkout.pred(run, "--input", photos, "--out", tmp_path / "new")
     assert answer.code == 0, answer.err
     assert not (tmp_path / "new/images/frames.gif").exists()  # they are not of one size
@@ -122,7 +122,7 @@ def test_segments_are_scored_against_people(checkout, people):
     assert scores["baseline"]["name"].startswith("Felzenszwalb")
 
 
-def test_the_frames_of_a_film_become_an_animation_in_time_order(checkout, whole, tmp_path):
+def test_the_frames_of_a_film_become_an_animation_in_time_order(checkout, finished_run, tmp_path):
     grays = (0, 120, 240)
     frames = [np.full((20, 30, 3), gray, np.uint8) for gray in grays]
     for number, frame in zip((8, 9, 10), frames, strict=True):
@@ -130,7 +130,7 @@ def test_the_frames_of_a_film_become_an_animation_in_time_order(checkout, whole,
     images.save_gif(tmp_path / "film.gif", frames)
     for name, names in (("frames", "8 9 10"), ("film.gif", "frame_00001 frame_00002 frame_00003")):
         out = tmp_path / f"out_{name}"
-        answer = checkout.pred(whole[1], "--input", tmp_path / name, "--out", out)
+        answer = checkout.pred(finished_run[1], "--input", tmp_path / name, "--out", out)
         assert answer.code == 0, answer.err
         for each in names.split():
             assert (out / f"regions/{each}.png").exists()
@@ -141,10 +141,12 @@ def test_the_frames_of_a_film_become_an_animation_in_time_order(checkout, whole,
                 animation.seek(i)
                 # left the frame, right its labels
                 assert animation.convert("L").getpixel((0, 0)) == pytest.approx(gray, abs=8)
-    answer = checkout.pred(whole[1], "--input", tmp_path / "frames", "--frames", -1)
+    answer = checkout.pred(finished_run[1], "--input", tmp_path / "frames", "--frames", -1)
     assert "--frames is -1: expected 0 or more" in one_line(answer)
     (tmp_path / "film.mp4").write_text("no film")
-    answer = checkout.pred(whole[1], "--input", tmp_path / "film.mp4", "--out", tmp_path / "new")
+    answer = checkout.pred(
+        finished_run[1], "--input", tmp_path / "film.mp4", "--out", tmp_path / "new"
+    )
     reason = one_line(answer)
     assert "imageio-ffmpeg" in reason or "is no film that ffmpeg can read" in reason
     assert not (tmp_path / "new").exists()

@@ -259,12 +259,12 @@ def test_it_learns_a_square_and_the_average_follows():
 def test_an_epoch_goes_on_where_it_stopped():
     cfg = settings(batch_size=2)
     scenes = Scenes([square(20 + i, 30) for i in range(5)])
-    whole = list(data.batches(scenes, cfg, 1))
+    finished_run = list(data.batches(scenes, cfg, 1))
     rest = list(data.batches(scenes, cfg, 1, first=1))
-    assert [len(images) for images, _ in whole] == [2, 2, 1]
-    for one, two in zip(whole[1:], rest, strict=True):
+    assert [len(images) for images, _ in finished_run] == [2, 2, 1]
+    for one, two in zip(finished_run[1:], rest, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    assert not torch.equal(whole[0][0], next(data.batches(scenes, cfg, 2))[0])
+    assert not torch.equal(finished_run[0][0], next(data.batches(scenes, cfg, 2))[0])
 
 
 # ---- windows

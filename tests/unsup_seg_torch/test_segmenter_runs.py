@@ -24,7 +24,7 @@ def scenes(tmp_path_factory):
     return transformers.write_scenes(tmp_path_factory.mktemp("labelled pictures"))
 
 
-checkout, cold, whole, stopped = transformers.fixtures(transformers.SEGMENTER, "scenes")
+checkout, cold, finished_run, stopped = transformers.fixtures(transformers.SEGMENTER, "scenes")
 
 
 class TestInterrupted(Interrupted):
@@ -48,8 +48,8 @@ def rows_of(run):
         return list(csv.DictReader(file))
 
 
-def test_labels_overlays_areas_and_scores_agree(whole, scenes):
-    answer, run = whole
+def test_labels_overlays_areas_and_scores_agree(finished_run, scenes):
+    answer, run = finished_run
     assert answer.out == f"{run}\n"
     counts = np.zeros((3, 3), int)
     areas = json.loads((run / "areas.json").read_text())
@@ -82,12 +82,14 @@ def checkout_report(run):
     return report.write_report(run).read_text()
 
 
-def test_the_same_seed_twice_gives_the_same_weights(checkout, whole):
-    assert_the_same(checkout.train().run, whole[1])
+def test_the_same_seed_twice_gives_the_same_weights(checkout, finished_run):
+    assert_the_same(checkout.train().run, finished_run[1])
 
 
-def test_new_pictures_and_what_the_transformer_sees_in_them(checkout, whole, scenes, tmp_path):
-    _, run = whole
+def test_new_pictures_and_what_the_transformer_sees_in_them(
+    checkout, finished_run, scenes, tmp_path
+):
+    _, run = finished_run
     frames = [Image.open(scenes / f"val/{i}.jpg").resize((40, 30)) for i in (100, 101, 102)]
     frames[0].save(tmp_path / "movie.gif", save_all=True, append_images=frames[1:])
     options = ("--attention", "--segments", 3, "--out", tmp_path / "new")
@@ -106,12 +108,12 @@ def test_new_pictures_and_what_the_transformer_sees_in_them(checkout, whole, sce
     assert (new / "images/segments.png").exists() and (new / "objects/00000.png").exists()
 
 
-def test_the_overview_shows_pictures_from_first_to_last(checkout, whole, tmp_path):
+def test_the_overview_shows_pictures_from_first_to_last(checkout, finished_run, tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
     for i in range(14):
         Image.new("RGB", (40, 30), (10 * i, 10 * i, 10 * i)).save(folder / f"{i:02d}.png")
-    answer = checkout.pred(whole[1], "--input", folder, "--out", tmp_path / "new")
+    answer = checkout.pred(finished_run[1], "--input", folder, "--out", tmp_path / "new")
     assert answer.code == 0, answer.err
     with Image.open(tmp_path / "new/images/overview.png") as sheet:
         left = np.asarray(sheet)[15::34, 20, 0]
@@ -180,7 +182,7 @@ def test_bad_pictures_and_labels_are_skipped_named_and_counted(checkout, refused
     assert checkout.score(answer.run)["n"] == 3
 
 
-def test_all_modes_sizes_and_names_are_segmented(checkout, whole, tmp_path):
+def test_all_modes_sizes_and_names_are_segmented(checkout, finished_run, tmp_path):
     folder = tmp_path / "all kinds"
     folder.mkdir()
     Image.new("L", (5, 9), 80).save(folder / "gray.png")
@@ -189,7 +191,7 @@ def test_all_modes_sizes_and_names_are_segmented(checkout, whole, tmp_path):
     Image.new("RGB", (70, 1)).save(folder / "lïne.png")
     Image.new("CMYK", (90, 50), (9, 80, 30, 5)).save(folder / "cmyk.jpg")
     options = ("--attention", "--segments", 3, "--out", tmp_path / "new")
-    answer = checkout.pred(whole[1], "--input", folder, *options)
+    answer = checkout.pred(finished_run[1], "--input", folder, *options)
     assert answer.code == 0, answer.err
     assert len(rows_of(tmp_path / "new")) == 5
 
@@ -205,8 +207,8 @@ def test_all_modes_sizes_and_names_are_segmented(checkout, whole, tmp_path):
         (("--input", ".", "--size", 0), "--size 0: expected 1 or more"),
     ],
 )
-def test_wrong_options_of_pred_are_refused(checkout, whole, options, reason):
-    assert reason in one_line(checkout.pred(whole[1], *options))
+def test_wrong_options_of_pred_are_refused(checkout, finished_run, options, reason):
+    assert reason in one_line(checkout.pred(finished_run[1], *options))
 
 
 def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
@@ -225,7 +227,7 @@ def test_a_run_that_diverges_is_stopped_with_the_step_named(checkout):
 
 def test_labels_that_have_changed_end_the_resumption(checkout, tmp_path):
     folder = transformers.write_scenes(tmp_path / "some", n=4)
-    run = checkout.train("--dataset.path", folder, strike="1:SIGTERM").run
+    run = checkout.train("--dataset.path", folder, kill_at="1:SIGTERM").run
     Image.fromarray(np.zeros((26, 44), np.uint8)).save(folder / "train/0.png")
     assert "not what they were" in one_line(checkout.resume(run))
 

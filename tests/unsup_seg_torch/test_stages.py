@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import baselines, bsds
+from common import bsds
+from common.bsds import baselines
 from tests.entry_scripts import one_line
 from unsup_seg_torch import config, regions, stages
 
@@ -50,10 +51,10 @@ def rows(answer):
     return list(csv.DictReader(io.StringIO(answer.out), baselines.COLUMNS))
 
 
-def test_a_run_gives_a_row_for_each_stage_and_score(checkout, whole, people):
+def test_a_run_gives_a_row_for_each_stage_and_score(checkout, finished_run, people):
     options = ["--root", people, "--processes", 1, "--machine", "a, b", "--methods"]
     answer = checkout(
-        "unsup_seg_torch.stages", *options, "wnet_crf", "spectral_lab_xy", "--", whole[1]
+        "unsup_seg_torch.stages", *options, "wnet_crf", "spectral_lab_xy", "--", finished_run[1]
     )
     found = rows(answer)
     assert {row["machine"] for row in found} == {"a, b"}
@@ -62,9 +63,10 @@ def test_a_run_gives_a_row_for_each_stage_and_score(checkout, whole, people):
     values = {row["metric"]: float(row["value"]) for row in found if row["config"] == "wnet_crf"}
     assert values["val_covering_ods"] == values["val_covering_ois"] <= 1
     # the labels that pred.py writes are these
-    assert checkout.pred(whole[1]).code == 0
+    assert checkout.pred(finished_run[1]).code == 0
     written = [
-        np.asarray(Image.open(whole[1] / f"labels/{n}.png"), int) for n in ("flower", "temple")
+        np.asarray(Image.open(finished_run[1] / f"labels/{n}.png"), int)
+        for n in ("flower", "temple")
     ]
     truths = [[halves_of(one.shape)] * 2 for one in written]
     expected = bsds.benchmark([[one] for one in written], truths)

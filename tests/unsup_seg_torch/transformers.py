@@ -59,7 +59,7 @@ def write_photos(folder, n=8, side=20):
     return folder
 
 
-# A strike of 3:SIGTERM sends that signal to the script after its third update; save:SIGKILL when it
+# A kill_at of 3:SIGTERM sends that signal to the script after its third update; save:SIGKILL when it
 # first writes weights.
 PRELUDE = """
 import os, signal
@@ -70,7 +70,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 torch.optim.AdamW([torch.zeros(1)])  # loads hundreds of modules
 
-def strike(place, name):
+def kill_at(place, name):
     def hit(*_):
         hit.n += 1
         if place == "save" or hit.n == int(place):
@@ -101,7 +101,7 @@ def fixtures(config, source):
         return fixture
 
     @pytest.fixture(scope="module")
-    def whole(checkout):
+    def finished_run(checkout):
         """What train.py answers, and the finished run, predicted and scored."""
         answer = checkout.train()
         assert answer.code == 0, answer.err
@@ -110,9 +110,9 @@ def fixtures(config, source):
 
     @pytest.fixture(scope="module")
     def stopped(checkout):
-        return checkout.train(strike="3:SIGTERM").run
+        return checkout.train(kill_at="3:SIGTERM").run
 
-    return lend(PRELUDE), lend(PRELUDE.replace("timm, ", "")), whole, stopped
+    return lend(PRELUDE), lend(PRELUDE.replace("timm, ", "")), finished_run, stopped
 
 
 def cache(folder, repository, net):

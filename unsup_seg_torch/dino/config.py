@@ -9,15 +9,23 @@ from common import require
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = "digits"  # a name in data/sources.yml, or "folder" with `path`
-    path: str | None = None  # a folder of images, flat or with one sub-folder a class
-    split: str = ""  # "train", "test", ...; empty: the whole set
-    # held-out images that k-NN and the linear probe are asked about; empty: every fifth of `split`
+    name: str = "digits"
+    """A name in data/sources.yml, or "folder" with `path`."""
+    path: str | None = None
+    """A folder of images, flat or with one sub-folder a class."""
+    split: str = ""
+    """"train", "test", ...; empty: the whole set."""
     test_split: str = ""
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    size: int | None = None  # pixels, square, of the images that crops are cut from
-    n_images: int | None = None  # so many, spread evenly over the set
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    """Held-out images that k-NN and the linear probe are asked about; empty: every fifth of
+    `split`."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
+    size: int | None = None
+    """Pixels, square, of the images that crops are cut from."""
+    n_images: int | None = None
+    """So many, spread evenly over the set."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         for name in ("size", "n_images"):
@@ -29,22 +37,34 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["dino"] = "dino"
-    # a vision transformer of timm; null: vit_small_patch16_224.dino if pretrained, else the sizes
+    """"""
     backbone: str | None = None
-    patch_size: int = 16  # pixels, square
-    width: int = 384  # of a token
-    depth: int = 12  # blocks
-    n_heads: int | None = None  # null: width / 64, as all published ones have
-    stem: bool = (
-        False  # convolutions of 3 x 3 see a patch, of our own sizes; paper: one of its size
-    )
-    drop_path: float = 0.1  # share of the student's last block's steps that are left out
-    hidden: int = 2048  # of the head's two hidden layers
-    bottleneck: int = 256  # of what is normalised before the last layer
-    n_outputs: int = 65536  # dimensions of the distributions
-    norm_last_layer: bool = True  # the rows of the last layer keep length 1
-    pretrained: bool = False  # start from timm's weights of the backbone
-    weights: str | None = None  # start from this .safetensors or .pth file, as of the authors
+    """A vision transformer of timm; null: vit_small_patch16_224.dino if pretrained, else the
+    sizes."""
+    patch_size: int = 16
+    """Pixels, square."""
+    width: int = 384
+    """Of a token."""
+    depth: int = 12
+    """Blocks."""
+    n_heads: int | None = None
+    """Null: width / 64, as all published ones have."""
+    stem: bool = False
+    """Convolutions of 3 x 3 see a patch, of our own sizes; paper: one of its size."""
+    drop_path: float = 0.1
+    """Share of the student's last block's steps that are left out."""
+    hidden: int = 2048
+    """Of the head's two hidden layers."""
+    bottleneck: int = 256
+    """Of what is normalised before the last layer."""
+    n_outputs: int = 65536
+    """Dimensions of the distributions."""
+    norm_last_layer: bool = True
+    """The rows of the last layer keep length 1."""
+    pretrained: bool = False
+    """Start from timm's weights of the backbone."""
+    weights: str | None = None
+    """Start from this .safetensors or .pth file, as of the authors."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "hidden", "bottleneck"):
@@ -62,34 +82,63 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    lr: float = 5e-4  # the highest; paper: 5e-4 * batch_size / 256
-    final_lr: float = 1e-6  # at the end of the cosine
-    warmup: float = 0.1  # share of the steps in which the rate rises; paper: 10 of 100 epochs
-    weight_decay: float = 0.04  # of all but biases and norms; rises along a cosine to
+    """"""
+    lr: float = 5e-4
+    """The highest; paper: 5e-4 * batch_size / 256."""
+    final_lr: float = 1e-6
+    """At the end of the cosine."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises; paper: 10 of 100 epochs."""
+    weight_decay: float = 0.04
+    """Of all but biases and norms; rises along a cosine to."""
     final_weight_decay: float = 0.4
-    koleo: float = 0.0  # weight of spreading the features evenly (Sablayrolles et al. 2019)
-    clip: float | None = 3.0  # largest norm of the gradient of each parameter
+    """"""
+    koleo: float = 0.0
+    """Weight of spreading the features evenly (Sablayrolles et al. 2019)."""
+    clip: float | None = 3.0
+    """Largest norm of the gradient of each parameter."""
     batch_size: int = 64
-    n_epochs: int = 100  # 0: the weights as they are given
-    momentum: float = 0.996  # of the teacher; rises along a cosine to 1
-    temperature: float = 0.1  # of the student
-    teacher_temperature: float = 0.04  # rises to the next in `teacher_warmup`
+    """"""
+    n_epochs: int = 100
+    """0: the weights as they are given."""
+    momentum: float = 0.996
+    """Of the teacher; rises along a cosine to 1."""
+    temperature: float = 0.1
+    """Of the student."""
+    teacher_temperature: float = 0.04
+    """Rises to the next in `teacher_warmup`."""
     final_teacher_temperature: float = 0.04
-    teacher_warmup: float = 0.3  # share of the steps
+    """"""
+    teacher_warmup: float = 0.3
+    """Share of the steps."""
     centre_momentum: float = 0.9
-    freeze_last: float = 1.0  # epochs in which the last layer stays
-    large: int = 224  # pixels, square, of the two crops that the teacher sees
-    small: int = 96  # of those for the student alone
+    """"""
+    freeze_last: float = 1.0
+    """Epochs in which the last layer stays."""
+    large: int = 224
+    """Pixels, square, of the two crops that the teacher sees."""
+    small: int = 96
+    """Of those for the student alone."""
     n_small: int = 8
-    large_scale: tuple[float, float] = (0.4, 1.0)  # share of the image's area
+    """"""
+    large_scale: tuple[float, float] = (0.4, 1.0)
+    """Share of the image's area."""
     small_scale: tuple[float, float] = (0.05, 0.4)
-    flip: bool = True  # mirror images; false where left and right differ, as in digits
-    colour: float = 1.0  # strength of the changes of colour; 0: none, nor gray, nor solarised
-    blur: float = 1.0  # strength of the blur; 0: none
+    """"""
+    flip: bool = True
+    """Mirror images; false where left and right differ, as in digits."""
+    colour: float = 1.0
+    """Strength of the changes of colour; 0: none, nor gray, nor solarised."""
+    blur: float = 1.0
+    """Strength of the blur; 0: none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_model: bool = False  # also the teacher's weights alone, as RUN/model.safetensors
-    save_logs: bool = False  # also the curves, as RUN/images/losses.png
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """"""
+    save_model: bool = False
+    """Also the teacher's weights alone, as RUN/model.safetensors."""
+    save_logs: bool = False
+    """Also the curves, as RUN/images/losses.png."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import memory
+from common import malloc_tuning
 from common.run import Run
 from unsup_seg_torch import checkpoint, loop, precision
 from unsup_seg_torch.dino import config, data, loss, model, pictures
@@ -64,7 +64,7 @@ def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
 
 def begin(cfg: config.Config, device: torch.device) -> State:
     """The state before the first step, with random weights."""
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     net = model.build(cfg.model, cfg.training.large).to(device)
     precision.prepare(net, cfg.training.precision, device)

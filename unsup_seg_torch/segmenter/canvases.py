@@ -13,7 +13,7 @@ INK = 5  # of 16, from which on a pixel of a digit is one
 
 @dataclass(frozen=True)
 class Canvases:
-    """The interface of `common.segmentations.Segmentations`; class 0 is ground, 1 + d a digit.
+    """As `segmentations.Segmentations`; class 0 is the background, 1 + d a digit.
 
     Digits of train and val are different ones. The border pixels of ink, which are neither, are
     ignored.
@@ -35,7 +35,7 @@ class Canvases:
         """uint8 (h, w, 3)"""
         return self._draw(i)[0]
 
-    def truths(self, i: int) -> list[np.ndarray]:
+    def ground_truths(self, i: int) -> list[np.ndarray]:
         """One int64 (h, w)."""
         return [self._draw(i)[1]]
 

@@ -9,17 +9,24 @@ from common import require
 
 @dataclass(frozen=True)
 class Dataset:
-    name: str = (
-        "digits"  # drawn on canvases; camvid, ade20k, stanford_background; folder with `path`
-    )
-    path: str | None = None  # a folder of images and labels
-    split: str = "train"  # what is trained on
-    test_split: str = "val"  # what pred.py segments, and evaluate.py scores; empty: the former
-    root: str | None = None  # where data lies; default: DATA_ROOT, else data/
-    short_side: int | None = None  # pixels, that of each image the network is trained on
-    crop: tuple[int, int] = (512, 512)  # height and width of what is trained on
-    n_images: int | None = None  # the first ones only
-    max_bad: float = 0.01  # largest share of unreadable files that is skipped, not refused
+    name: str = "digits"
+    """Drawn on canvases; camvid, ade20k, stanford_background; folder with `path`."""
+    path: str | None = None
+    """A folder of images and labels."""
+    split: str = "train"
+    """What is trained on."""
+    test_split: str = "val"
+    """What pred.py segments, and evaluate.py scores; empty: the former."""
+    root: str | None = None
+    """Where data lies; default: DATA_ROOT, else data/."""
+    short_side: int | None = None
+    """Pixels, that of each image the network is trained on."""
+    crop: tuple[int, int] = (512, 512)
+    """Height and width of what is trained on."""
+    n_images: int | None = None
+    """The first ones only."""
+    max_bad: float = 0.01
+    """Largest share of unreadable files that is skipped, not refused."""
 
     def __post_init__(self) -> None:
         for name in ("short_side", "n_images"):
@@ -33,24 +40,41 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["segmenter"] = "segmenter"
-    # a vision transformer of timm; null: vit_tiny_patch16_384 if pretrained, else the sizes below
+    """"""
     backbone: str | None = None
-    patch_size: int = 16  # pixels, square
-    width: int = 192  # of a token
-    depth: int = 12  # blocks
-    n_heads: int | None = None  # null: width / 64, as all published ones have
-    drop_path: float = 0.1  # share of the last block's steps that are left out
-    decoder: Literal["mask", "linear"] = "mask"  # the paper's two
-    decoder_depth: int = 2  # blocks of the mask transformer
-    dropout: float = 0.1  # in them
-    cells: int = 1  # a side: logits of each patch; paper: 1
-    pretrained: bool = False  # start from timm's weights of the backbone
-    weights: str | None = None  # start from this .safetensors or .pth file
-    # how pred.py looks at an image: windows of the crop's size, so far apart; null: 32 pixels less
+    """A vision transformer of timm; null: vit_tiny_patch16_384 if pretrained, else the sizes
+    below."""
+    patch_size: int = 16
+    """Pixels, square."""
+    width: int = 192
+    """Of a token."""
+    depth: int = 12
+    """Blocks."""
+    n_heads: int | None = None
+    """Null: width / 64, as all published ones have."""
+    drop_path: float = 0.1
+    """Share of the last block's steps that are left out."""
+    decoder: Literal["mask", "linear"] = "mask"
+    """The paper's two."""
+    decoder_depth: int = 2
+    """Blocks of the mask transformer."""
+    dropout: float = 0.1
+    """In them."""
+    cells: int = 1
+    """A side: logits of each patch; paper: 1."""
+    pretrained: bool = False
+    """Start from timm's weights of the backbone."""
+    weights: str | None = None
+    """Start from this .safetensors or .pth file."""
     stride: int | None = None
-    scales: tuple[float, ...] = (1.0,)  # of the image; paper, multi-scale: 0.5 to 1.75
-    flip: bool = False  # also mirrored
-    crf_iterations: int = 0  # of the dense CRF on the probabilities; paper: none
+    """How pred.py looks at an image: windows of the crop's size, so far apart; null: 32 pixels
+    less."""
+    scales: tuple[float, ...] = (1.0,)
+    """Of the image; paper, multi-scale: 0.5 to 1.75."""
+    flip: bool = False
+    """Also mirrored."""
+    crf_iterations: int = 0
+    """Of the dense CRF on the probabilities; paper: none."""
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "width", "depth", "decoder_depth", "cells"):
@@ -71,25 +95,41 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd: the paper's, polynomial; adamw: a cosine
+    """"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Sgd: the paper's, polynomial; adamw: a cosine."""
     lr: float = 1e-3
-    momentum: float = 0.9  # of sgd
-    weight_decay: float = 0.0  # of all but biases, norms and embeddings
-    warmup: float = 0.0  # share of the steps in which the rate rises
+    """"""
+    momentum: float = 0.9
+    """Of sgd."""
+    weight_decay: float = 0.0
+    """Of all but biases, norms and embeddings."""
+    warmup: float = 0.0
+    """Share of the steps in which the rate rises."""
     batch_size: int = 8
+    """"""
     n_epochs: int = 64
-    scale: tuple[float, float] = (0.5, 2.0)  # by which an image is enlarged, before the crop
-    single_class: float = 0.75  # largest share that one class may have of a crop, if it can be met
-    flip: bool = True  # mirror images; false where left and right differ, as in digits
-    colour: float = 1.0  # strength of the changes of brightness, contrast, saturation and hue
-    balance: float = 0.0  # power of 1 / frequency by which classes weigh; 0: all pixels alike
-    average: float = (
-        0.0  # the weights that are kept are a mean over steps that decays so; 0: the last
-    )
+    """"""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """By which an image is enlarged, before the crop."""
+    single_class: float = 0.75
+    """Largest share that one class may have of a crop, if it can be met."""
+    flip: bool = True
+    """Mirror images; false where left and right differ, as in digits."""
+    colour: float = 1.0
+    """Strength of the changes of brightness, contrast, saturation and hue."""
+    balance: float = 0.0
+    """Power of 1 / frequency by which classes weigh; 0: all pixels alike."""
+    average: float = 0.0
+    """The weights that are kept are a mean over steps that decays so; 0: the last."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    save_model: bool = False  # also the last weights alone, as RUN/model.safetensors
-    save_logs: bool = False  # also the curves, as RUN/images/losses.png
-    visdom_port: int | None = None  # mirror the curves to a visdom server on this machine
+    """"""
+    save_model: bool = False
+    """Also the last weights alone, as RUN/model.safetensors."""
+    save_logs: bool = False
+    """Also the curves, as RUN/images/losses.png."""
+    visdom_port: int | None = None
+    """Mirror the curves to a visdom server on this machine."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")

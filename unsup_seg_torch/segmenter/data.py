@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from common import UserError, folders, images, segmentations
+from common import UserError, images
+from common.datasets import folders, segmentations
 from unsup_seg_torch import data, views
 from unsup_seg_torch.segmenter import config
 from unsup_seg_torch.segmenter.canvases import N_CANVASES, Canvases
@@ -45,7 +46,7 @@ class Scenes:
         if isinstance(self.found, Canvases):
             self.checksum = f"digits {split}"
         else:
-            files = [self.found.truth_paths[i] for i in self.indices]
+            files = [self.found.ground_truth_paths[i] for i in self.indices]
             self.checksum = folders.checksum([(path, (path.name,)) for path in files])
 
     def _skip_bad(self) -> None:
@@ -65,7 +66,7 @@ class Scenes:
         skipped = [(self.found.paths[i], reason) for i, reason in reasons if reason]
         self.indices = [i for i, reason in reasons if not reason]
         name = Path(self.cfg.path or self.cfg.name)
-        folders.judge(skipped, len(self.indices), self.cfg.max_bad, name)
+        folders.check_skipped(skipped, len(self.indices), self.cfg.max_bad, name)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -80,13 +81,13 @@ class Scenes:
     def full(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """As large as they are."""
         image = self.found.image(self.indices[i])
-        labels = self.found.truths(self.indices[i])[0]
+        labels = self.found.ground_truths(self.indices[i])[0]
         return image, np.where(labels == self.found.ignore, IGNORE, labels).astype(np.uint8)
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         if i in self._kept:
             return self._kept[i]
-        image, labels = self.found.image(i), self.found.truths(i)[0]
+        image, labels = self.found.image(i), self.found.ground_truths(i)[0]
         labels = np.where(labels == self.found.ignore, IGNORE, labels).astype(np.uint8)
         image, labels = reduce(image, labels, self.cfg.short_side)
         if self._bytes + image.nbytes + labels.nbytes <= CACHE:

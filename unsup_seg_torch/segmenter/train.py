@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import images, memory
+from common import images, malloc_tuning
 from common.run import Run
 from unsup_seg_torch import checkpoint, loop, precision
 from unsup_seg_torch import data as pictures_data
@@ -72,7 +72,7 @@ def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
 
 def begin(cfg: config.Config, n_classes: int, device: torch.device) -> State:
     """The state before the first step, with random weights."""
-    memory.keep_freed()
+    malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     networks = nn.ModuleDict({"net": model.build(cfg.model, n_classes, cfg.dataset.crop)})
     if cfg.training.average:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from common import UserError, download, folders, formats, images
+from common import UserError, images
+from common.datasets import download, folders, formats
 
 SAMPLE = 64 << 20  # bytes of pixels that a checksum reads at most
 # Debian's package dataset-fashion-mnist

@@ -26,7 +26,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         with h5py.File(path, "r") as file:
             return {name: dataset[()] for name, dataset in file.items()}
     except (OSError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise UserError(f"{path} is no readable checkpoint: {error}") from None
+        raise UserError(f"{path} is not a readable checkpoint: {error}") from None
 
 
 def load(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:

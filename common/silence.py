@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def stderr() -> Iterator[None]:
+def silence_stderr() -> Iterator[None]:
     """Nothing is written to standard error inside, not even from C; exceptions pass.
 
     TensorFlow says on import that oneDNN is on, before it can be told to be silent.

@@ -3,11 +3,11 @@ import itertools
 import numpy as np
 import pytest
 
-from common import partitions
+from common.bsds import region_metrics
 
 
 def scores(labels, *truths):
-    found = partitions.region_scores([np.array(labels)], [np.array(truth) for truth in truths])
+    found = region_metrics.region_scores([np.array(labels)], [np.array(truth) for truth in truths])
     return found.covered[0] / found.area, found.pri[0], found.vi[0]
 
 
@@ -40,7 +40,7 @@ def stack(seed=0, n_scales=3, n_truths=4, shape=(11, 9)):
 
 def test_all_scores_agree_with_loops_over_pixels_and_pairs():
     scales, truths = stack()
-    found = partitions.region_scores(scales, truths)
+    found = region_metrics.region_scores(scales, truths)
     for i, labels in enumerate(scales):
         slow = [slow_scores(labels.ravel(), truth.ravel()) for truth in truths]
         assert found.covered[i] == pytest.approx(sum(one[0] for one in slow), rel=1e-12)
@@ -83,9 +83,9 @@ def slow_scores(labels, truth):
 def test_tables_and_sorts_count_the_same(monkeypatch):
     scales, truths = stack(n_scales=2)
     scales.append(np.arange(99).reshape(11, 9))  # as many labels as pixels: its pairs are sorted
-    dense = partitions.region_scores(scales, truths)
-    monkeypatch.setattr(partitions, "DENSE", 1)
-    sparse = partitions.region_scores(scales, truths)
+    dense = region_metrics.region_scores(scales, truths)
+    monkeypatch.setattr(region_metrics, "DENSE", 1)
+    sparse = region_metrics.region_scores(scales, truths)
     assert np.array_equal(dense.covered, sparse.covered) and dense.best == sparse.best
     assert np.allclose(dense.pri, sparse.pri, rtol=1e-12)
     assert np.allclose(dense.vi, sparse.vi, rtol=1e-12)
@@ -94,6 +94,6 @@ def test_tables_and_sorts_count_the_same(monkeypatch):
 def test_numbers_start_at_zero_and_keep_the_partition():
     values = np.array([5, -3, 5, 2**40, -3])
     for shift in (0, 2**40 - 6):  # the second has a short range
-        found = partitions.number(np.where(values > 10, values - shift, values))
+        found = region_metrics.number(np.where(values > 10, values - shift, values))
         assert sorted(set(found.tolist())) == [0, 1, 2]
         assert found[0] == found[2] and found[1] == found[4] and len(set(found[[0, 1, 3]])) == 3

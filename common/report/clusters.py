@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from common.galleries import Pictures, pictures_in
+from common.report.galleries import Pictures, pictures_in
 
 MAX_CELLS, MAX_CLUSTERS = 40, 200
 STRIPS = ["prototype", "closest", "random", "furthest", "average"]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from common import UserError, images, words
+from common import UserError, images
+from common.report import formatting
 
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
 BUDGET = 10_000_000  # bytes of pictures in one report; base64 makes them a third longer
@@ -27,7 +28,7 @@ class Pictures:
         caption = captions.get(path.relative_to(self.run / "images").as_posix())
         caption = caption if isinstance(caption, dict) else {"caption": caption or ""}
         picture = {
-            "title": caption.get("title") or words.title(path.stem),
+            "title": caption.get("title") or formatting.title(path.stem),
             "caption": caption.get("caption"),
         }
         try:
@@ -39,7 +40,7 @@ class Pictures:
             return {**picture, "same": True}
         if len(data) > self.left:
             self.n_linked += 1
-            return {**picture, "source": words.link(path, self.run)}
+            return {**picture, "source": formatting.link(path, self.run)}
         self.seen.add(picture["id"])
         self.left -= len(data)
         return {**picture, "source": _data_uri(data, kind)}
@@ -107,7 +108,7 @@ def sections(folder: Path, captions: dict, embed: Pictures) -> list[dict]:
         if paths:
             found.append(
                 {
-                    "title": caption.get("title") or words.title(name),
+                    "title": caption.get("title") or formatting.title(name),
                     "caption": caption.get("caption"),
                     "pictures": [embed(path, captions) for path in paths],
                 }

@@ -1,11 +1,4 @@
-"""Segmentations of pictures against those of several people.
-
-python -m common.bsds --pred DIR --gt DIR --json OUT
-
-pred: for each picture NAME.mat with a cell `segs` or a contour map `ucm2`, NAME.npy with labels
-(scales, h, w), or NAME.png with one label a pixel; gt: NAME.mat as BSDS has them. --humans takes
-the place of --pred: every annotator against the others. The line on stdout is OUT.
-"""
+"""Segmentations of images against those of several human annotators (BSDS protocol)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from common import boundaries, partitions
+from common.bsds import boundaries, region_metrics
 
 
 def region_scores(segmentation: ArrayLike, ground_truths: Sequence[ArrayLike]) -> dict[str, float]:
@@ -25,7 +18,7 @@ def region_scores(segmentation: ArrayLike, ground_truths: Sequence[ArrayLike]) -
     of pixels on which both agree; vi: bits in which they differ, 0 for the same. The mean over the
     annotators. Arbelaez et al. 2011, section 3.1. Raises ValueError for arrays that do not fit.
     """
-    found = evidence([segmentation], ground_truths, with_boundaries=False).regions
+    found = per_image_counts([segmentation], ground_truths, with_boundaries=False).regions
     covering = found.covered[0] / found.area
     return {"covering": float(covering), "pri": float(found.pri[0]), "vi": float(found.vi[0])}
 
@@ -41,24 +34,24 @@ def benchmark(
     with_boundaries: also precision, recall and F of the boundaries, which take most of the time.
     """
     images = zip(predictions, ground_truths, strict=True)
-    return summary([evidence(scales, truths, with_boundaries) for scales, truths in images])
+    return summary([per_image_counts(scales, truths, with_boundaries) for scales, truths in images])
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ImageCounts:
     """What one picture brings to the scores; boundaries: (scales, 4), see `boundaries.counts`."""
 
-    regions: partitions.RegionScores
+    regions: region_metrics.RegionScores
     boundaries: np.ndarray | None
 
 
-def evidence(
+def per_image_counts(
     scales: Sequence[ArrayLike],
     truths: Sequence[ArrayLike],
     with_boundaries: bool = True,
     edges: Sequence[np.ndarray] | None = None,
     true_edges: Sequence[np.ndarray] | None = None,
-) -> Evidence:
+) -> ImageCounts:
     """One picture: its scales against its annotators, (h, w) integers each; ValueError.
 
     edges, true_edges: thin boundaries of the two, bool (h, w) each, where they are known already.
@@ -71,9 +64,9 @@ def evidence(
     for labels in (*scales, *truths):
         if labels.shape != truths[0].shape:
             raise ValueError(f"a map is {labels.shape}, the first ground truth {truths[0].shape}")
-    regions = partitions.region_scores(scales, truths)
+    regions = region_metrics.region_scores(scales, truths)
     if not with_boundaries:
-        return Evidence(regions, None)
+        return ImageCounts(regions, None)
     if edges is None:
         edges = [boundaries.of_labels(labels) for labels in scales]
     if true_edges is None:
@@ -82,10 +75,10 @@ def evidence(
     for i, edge in enumerate(edges):
         same = i and np.array_equal(edge, edges[i - 1])  # as fine thresholds of a contour map are
         counts.append(counts[-1] if same else boundaries.counts(edge, true_edges))
-    return Evidence(regions, np.array(counts))
+    return ImageCounts(regions, np.array(counts))
 
 
-def summary(images: Sequence[Evidence]) -> dict[str, float]:
+def summary(images: Sequence[ImageCounts]) -> dict[str, float]:
     """The scores of a data set, as the official tool collects them.
 
     _ods: the scale that is best for all pictures; _ois: each picture's best. covering is pooled
@@ -233,9 +226,3 @@ def _map(values: ArrayLike, name: str) -> np.ndarray:
     if values.ndim != 2 or not values.size or values.dtype.kind not in "iub":
         raise ValueError(f"{name} is {values.shape} of {values.dtype}: expected (h, w) of integers")
     return values
-
-
-if __name__ == "__main__":
-    from common import cli, folder_scores
-
-    cli.main(folder_scores.main)

@@ -6,7 +6,7 @@ import threading
 SECONDS = 0.8  # that it has to answer
 
 
-def answers(address: str) -> bool:
+def is_reachable(address: str) -> bool:
     """Whether a server says anything within SECONDS, the look-up of its name included."""
     import requests
 

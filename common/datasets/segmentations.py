@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common import UserError, datasets, download, folders, formats, images
+from common import UserError, datasets, images
+from common.datasets import download, folders, formats
 
 PICTURES = set(folders.EXTENSIONS) - {".png"}  # beside which a PNG is one of labels
 
@@ -23,7 +24,7 @@ class Segmentations:
     paths: list[str]
     n_classes: int | None
     ignore: int | None
-    truth_paths: list[Path]
+    ground_truth_paths: list[Path]
     classes: list[str] | None = None
     from_one: bool = False  # labels count from 1 since 0 is what nobody named
 
@@ -34,9 +35,9 @@ class Segmentations:
         """uint8 (h, w, 3)."""
         return images.load(self.paths[i])
 
-    def truths(self, i: int) -> list[np.ndarray]:
+    def ground_truths(self, i: int) -> list[np.ndarray]:
         """One int64 (h, w) for each annotator. Raises UserError for a damaged file."""
-        path = self.truth_paths[i]
+        path = self.ground_truth_paths[i]
         with formats.reading(path), Image.open(self.paths[i]) as image:
             if path.suffix == ".mat":
                 cells = formats.mat(path, "groundTruth").ravel()

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common import UserError, boundaries, formats, hierarchy
+from common import UserError
+from common.bsds import boundaries, hierarchy
+from common.datasets import formats
 
 SUFFIXES = (".mat", ".npy", ".png")
 
@@ -37,7 +39,7 @@ def find(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Pa
     return found
 
 
-def truths(path: Path) -> Scales:
+def ground_truths(path: Path) -> Scales:
     """All annotators of a BSDS .mat file. Raises UserError for a damaged one."""
     with formats.reading(path):
         cells = formats.mat(path, "groundTruth").ravel()

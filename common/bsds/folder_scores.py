@@ -1,4 +1,11 @@
-"""The command of `common.bsds`: a folder of segmentations, several processes, one JSON file."""
+"""Scores a folder of segmentations against those of several human annotators.
+
+python -m common.bsds --pred DIR --gt DIR --json OUT
+
+pred: for each image NAME.mat with a cell `segs` or a contour map `ucm2`, NAME.npy with labels
+(scales, h, w), or NAME.png with one label per pixel; gt: NAME.mat in the format of BSDS. With
+--humans instead of --pred, each annotator is scored against the others. stdout has one line, OUT.
+"""
 
 import argparse
 import dataclasses
@@ -11,7 +18,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import UserError, bsds, segment_files
+from common import UserError, bsds, cli
+from common.bsds import label_maps
 
 log = logging.getLogger("common.bsds")
 
@@ -23,18 +31,11 @@ PROTOCOL = (
 HUMANS = "; each annotator against the others of the image"
 
 
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, for `cli.main` to print."""
-
-    def error(self, message: str) -> None:
-        raise UserError(f"{message}: see {self.prog} --help")
-
-
 def main() -> None:
     args = _arguments()
     out = Path(args.json).absolute()
     _check_writable(out)
-    truths = segment_files.find(args.gt, (".mat",))
+    truths = label_maps.find(args.gt, (".mat",))
     chosen = {} if args.humans else _pairs(args.pred, truths, args.partial)
     tasks = [
         Task(name, chosen.get(name), truth, args.thresholds, not args.regions_only)
@@ -66,9 +67,9 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = Parser(
+    parser = cli.Parser(
         prog="python -m common.bsds",
-        description=bsds.__doc__,
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group(required=True)
@@ -105,7 +106,7 @@ def _check_writable(out: Path) -> None:
 
 
 def _pairs(pred: str, truths: dict[str, Path], partial: bool) -> dict[str, Path]:
-    found = segment_files.find(pred)
+    found = label_maps.find(pred)
     both = {name: path for name, path in found.items() if name in truths}
     missing = [name for name in truths if name not in found]
     extra = [name for name in found if name not in truths]
@@ -132,7 +133,7 @@ class Task:
     with_boundaries: bool
 
 
-def score(tasks: Sequence[Task], n_processes: int) -> list[list[bsds.Evidence]]:
+def score(tasks: Sequence[Task], n_processes: int) -> list[list[bsds.ImageCounts]]:
     """What each image brings, one entry, or one for each of its annotators; raises UserError."""
     found = each(_score, tasks, n_processes, "scoring")
     n_scales = {
@@ -168,20 +169,22 @@ def _begin() -> None:
     )  # Ctrl-C reaches the whole group; the parent ends it
 
 
-def _score(task: Task) -> list[bsds.Evidence]:
-    truths = segment_files.truths(task.truth)
+def _score(task: Task) -> list[bsds.ImageCounts]:
+    truths = label_maps.ground_truths(task.truth)
     if task.prediction is None:
         return leave_one_out(task.truth, truths, task.with_boundaries)
     shape = truths.labels[0].shape
-    found = segment_files.prediction(task.prediction, shape, task.n_thresholds)
+    found = label_maps.prediction(task.prediction, shape, task.n_thresholds)
     return [
-        bsds.evidence(found.labels, truths.labels, task.with_boundaries, found.edges, truths.edges)
+        bsds.per_image_counts(
+            found.labels, truths.labels, task.with_boundaries, found.edges, truths.edges
+        )
     ]
 
 
 def leave_one_out(
-    path: Path, truths: segment_files.Scales, with_boundaries: bool
-) -> list[bsds.Evidence]:
+    path: Path, truths: label_maps.Scales, with_boundaries: bool
+) -> list[bsds.ImageCounts]:
     """Each annotator of one image against the others; path: where they are from, for the error."""
     n = len(truths.labels)
     if n < 2:
@@ -191,5 +194,5 @@ def leave_one_out(
         others = [j for j in range(n) if j != i]
         labels, edges = ([maps[j] for j in others] for maps in (truths.labels, truths.edges))
         own = [truths.labels[i]], [truths.edges[i]]
-        found.append(bsds.evidence(own[0], labels, with_boundaries, own[1], edges))
+        found.append(bsds.per_image_counts(own[0], labels, with_boundaries, own[1], edges))
     return found

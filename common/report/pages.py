@@ -17,7 +17,8 @@ import jinja2
 import numpy as np
 import yaml
 
-from common import UserError, charts, cli, clusters, galleries, words
+from common import UserError
+from common.report import charts, clusters, formatting, galleries
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +73,12 @@ def write_index(root: str | Path) -> Path:
                 **_head(run),
                 "scores": dict(_flat(scores)),
                 "baseline": dict(_flat(scores.get("baseline"))),
-                "link": words.link(target, path.parent),
+                "link": formatting.link(target, path.parent),
                 "thumbnail": galleries.thumbnail(folder, _json(folder / "captions.json")),
             }
         )
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    names.sort(key=lambda name: (list(words.SCORE_NAMES) + [name]).index(name))
+    names.sort(key=lambda name: (list(formatting.SCORE_NAMES) + [name]).index(name))
     return _write(path, "index.html.j2", rows=rows, names=names)
 
 
@@ -97,9 +98,9 @@ def _write(path: Path, template: str, **context: object) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": words.number,
-        "duration": words.duration,
-        "title": words.title,
+        "number": formatting.number,
+        "duration": formatting.duration,
+        "title": formatting.title,
     }
     html = environment.get_template(template).render(context)
     half = path.with_name(f".{path.name}.{os.getpid()}")
@@ -227,7 +228,9 @@ def _result(scores: dict, predictions: dict[str, np.ndarray]) -> str:
                 sentence += f"; {scores[key].get('name', key)}: {other['acc']:.1%}"
         return sentence + "."
     if ours:
-        shown = (f"{words.title(name)} {words.number(value)}" for name, value in ours.items())
+        shown = (
+            f"{formatting.title(name)} {formatting.number(value)}" for name, value in ours.items()
+        )
         return ", ".join(shown) + "."
     if predictions:
         assignments = predictions["clusters"]
@@ -247,7 +250,7 @@ def _files(run: Path) -> list[dict]:
             continue
         sizes = [size for file in _walk(path) if (size := _size(file)) is not None]
         count = len(sizes) if path.is_dir() else None
-        link = words.link(path, run)
+        link = formatting.link(path, run)
         files.append({"name": path.name, "link": link, "bytes": sum(sizes), "count": count})
     return files
 
@@ -272,7 +275,7 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="a table of all runs under ROOT")
     arguments = parser.parse_args()
     if arguments.all:
-        root = arguments.folder or Path(__file__).resolve().parents[1]
+        root = arguments.folder or Path(__file__).resolve().parents[2]
         for run in find_runs(root):
             if _is_out_of_date(run):
                 log.info("report: %s", write_report(run))
@@ -288,7 +291,3 @@ def _is_out_of_date(run: Path) -> bool:
         return (run / name).stat().st_mtime if (run / name).exists() else 0
 
     return changed("report.html") < max(map(changed, ("config.yml", "meta.json", "scores.json")))
-
-
-if __name__ == "__main__":
-    cli.main(main)

@@ -61,7 +61,7 @@ def read(
                 good.append(i)
             else:
                 skipped.append((str(files[i]), reason))
-    judge(skipped, len(good), max_bad, folders[0])
+    check_skipped(skipped, len(good), max_bad, folders[0])
     return pixels[: len(good)], [listed[i] for i in good], skipped
 
 
@@ -83,8 +83,8 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
     if os.path.isfile(folder) and folder.suffix.lower() in EXTENSIONS:
         return [folder], []
     if not os.path.isdir(folder):
-        found = "a file of another kind" if os.path.isfile(folder) else "absent"
-        raise UserError(f"{folder} is {found}, expected a folder of images or one image")
+        found = "is not an image" if os.path.isfile(folder) else "does not exist"
+        raise UserError(f"{folder} {found}: expected an image or a folder of images")
     files, skipped, seen = [], [], set()
 
     def failed(error: OSError) -> None:
@@ -106,7 +106,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
             except UnicodeEncodeError:  # it could not be written to predictions.csv
                 skipped.append((ascii(os.path.join(place, name)), "its name is not UTF-8"))
     if not files and not skipped:
-        raise UserError(f"{folder} holds no image ({', '.join(EXTENSIONS)})")
+        raise UserError(f"{folder} contains no images ({', '.join(EXTENSIONS)})")
     return files, skipped
 
 
@@ -132,7 +132,9 @@ def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tupl
     return (sizes.pop() if len(sizes) == 1 else (DEFAULT_SIZE, DEFAULT_SIZE)), gray
 
 
-def judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path) -> None:
+def check_skipped(
+    skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: Path
+) -> None:
     """Logs every file that was skipped; raises UserError if they are too many beside n_good."""
     for path, reason in skipped:
         log.warning("skipped %r: %s", path, reason)
@@ -145,7 +147,7 @@ def judge(skipped: list[tuple[str, str]], n_good: int, max_bad: float, folder: P
         path, reason = skipped[0]
         raise UserError(
             f"{folder}: {count}, more than dataset.max_bad {max_bad} allows (first {path!r}: "
-            f"{reason}): mend or remove them" + ", or raise dataset.max_bad" * (n_good > 0)
+            f"{reason}): fix or delete them" + ", or raise dataset.max_bad" * (n_good > 0)
         )
 
 

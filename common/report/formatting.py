@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-from common import charts
+from common.report import charts
 
 SCORE_NAMES = {
     "acc": "Accuracy", "nmi": "NMI", "ari": "ARI", "miou": "Mean IoU", "iou": "IoU", "pri": "PRI",

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 
 
-def keep_freed() -> None:
+def disable_trimming() -> None:
     """Tells glibc to keep what tensors free: page faults were a quarter of a step on the CPU.
 
     Other C libraries are left as they are.

@@ -1,0 +1,195 @@
+"""A frozen dataclass as the schema of YAML files and of command-line options."""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import jsonargparse
+import yaml
+from docstring_parser import parse_from_object
+
+from common import UserError
+
+# A frozen dataclass whose fields are sections, frozen dataclasses too. For a paper with several
+# models: one such class for each model.name, the default model first.
+Classes = type | dict[str, type]
+
+
+class Schema:
+    """The keys "section.name" of a config class: their types, help and validation."""
+
+    def __init__(self, config_class: type):
+        self.config_class = config_class
+        self.sections: dict[str, type] = get_type_hints(config_class)
+        self.types: dict[str, Any] = {}
+        self.help: dict[str, str] = {}
+        # It only checks and converts single values: errors then name the key without parsing texts.
+        self._checker = jsonargparse.ArgumentParser(exit_on_error=False)
+        for section, cls in self.sections.items():
+            documented = {doc.arg_name: doc.description for doc in parse_from_object(cls).params}
+            defaults = cls()
+            for name, hint in get_type_hints(cls).items():
+                key = f"{section}.{name}"
+                self.types[key] = hint
+                text = " ".join((documented.get(name) or "").split()).rstrip(".")
+                self.help[key] = f"{text} (default: {_as_yaml(getattr(defaults, name))})"
+                self._checker.add_argument(f"--{key}", type=hint)
+
+    def metavar(self, key: str) -> str:
+        """How the help shows a value: its choices or its type."""
+        hint = self.types[key]
+        if get_origin(hint) is Literal:
+            return f"{{{','.join(map(str, get_args(hint)))}}}"
+        names = [part for part in get_args(hint) or [hint] if part is not type(None)]
+        return names[0].__name__.upper() if isinstance(names[0], type) else "LIST"
+
+    def parse(self, key: str, text: str) -> Any:
+        """The value of a command-line option; raises UserError."""
+        return self._check(key, text, lambda: self._checker.parse_args([f"--{key}={text}"]))
+
+    def validate(self, key: str, value: Any) -> Any:
+        """A value of a YAML file or a program, converted to its type; raises UserError."""
+        section, _, name = key.partition(".")
+        nested = {section: {name: value}}
+        return self._check(key, value, lambda: self._checker.parse_object(nested))
+
+    def _check(self, key: str, found: Any, parse: Any) -> Any:
+        hint = self.types[key]
+        try:
+            value = parse()[key]
+        except argparse.ArgumentError:
+            raise _type_error(key, describe_type(hint), found) from None
+        # jsonargparse accepts both of these
+        if value is None and type(None) not in get_args(hint):
+            raise _type_error(key, describe_type(hint), "nothing")
+        items = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, float) and not math.isfinite(item) for item in items):
+            raise _type_error(key, "a finite number", found)
+        return value
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """The values of a YAML file as {"section.name": value}; raises UserError."""
+        values: dict[str, Any] = {}
+        for section, content in read_yaml(path).items():
+            if section in self.sections and not isinstance(content, dict | None):
+                raise UserError(f"{path}: {section} must be a section of keys, found {content!r}")
+            names = content if isinstance(content, dict) else {}
+            keys = {f"{section}.{name}": value for name, value in names.items()}
+            for key in keys if section in self.sections else keys or [section]:
+                self.require_key(str(key), f"{path}: ")
+            try:
+                values |= {key: self.validate(key, value) for key, value in keys.items()}
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
+        return values
+
+    def require_key(self, key: str, prefix: str = "") -> None:
+        """Raises UserError, with the most similar key, for an unknown one."""
+        if key not in self.types:
+            raise UserError(f"{prefix}no key {key}; did you mean {nearest(key, self.types)}?")
+
+    def build(self, values: dict[str, Any]) -> Any:
+        """The config of values by "section.name"; a ValueError of a section becomes UserError."""
+        sections: dict[str, dict[str, Any]] = {section: {} for section in self.sections}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+        try:
+            return self.config_class(**{s: self.sections[s](**v) for s, v in sections.items()})
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+def make_config(config_class: type, values: dict[str, Any]) -> Any:
+    """The config of values by "section.name", with defaults for the rest; raises UserError."""
+    schema = Schema(config_class)
+    for key in values:
+        schema.require_key(key)
+    return schema.build({key: schema.validate(key, value) for key, value in values.items()})
+
+
+def load_config(classes: Classes, file: str, name: str) -> Any:
+    """The config of a YAML file, a name in configs/ beside `file` or a path; raises UserError."""
+    path = find_config(name, Path(file).resolve().parent)
+    schema = Schema(class_of(classes, path))
+    return schema.build(schema.load(path))
+
+
+def find_config(name: str, paper: Path) -> Path:
+    """The YAML file of that name in PAPER/configs, or at that path; raises UserError."""
+    for path in (paper / "configs" / name, Path(name)):
+        if path.is_file():
+            return path
+    shipped = sorted(path.name for path in (paper / "configs").glob("*.yml"))
+    raise UserError(f"no config {name}: expected a path or one of {', '.join(shipped)}")
+
+
+def class_of(classes: Classes, path: Path) -> type:
+    """The config class of the model that a YAML file names; raises UserError."""
+    return choose_model(classes, model_name(path) if isinstance(classes, dict) else None)[1]
+
+
+def model_name(path: Path) -> str | None:
+    """model.name of a YAML file, if it is there and a string."""
+    section = read_yaml(path).get("model")
+    name = section.get("name") if isinstance(section, dict) else None
+    return name if isinstance(name, str) else None  # another type is refused with its key
+
+
+def choose_model(classes: Classes, model: str | None) -> tuple[str | None, type]:
+    """The name and the config class of a model, of the first for None; raises UserError."""
+    if not isinstance(classes, dict):
+        return None, classes
+    model = next(iter(classes)) if model is None else model
+    if model not in classes:
+        raise UserError(f"model.name: expected one of {', '.join(classes)}, found {model}")
+    return model, classes[model]
+
+
+def as_plain(config: Any) -> dict[str, dict[str, Any]]:
+    """A config as nested dictionaries of what YAML holds: tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping in UTF-8, with or without byte order mark; tags are refused, not executed."""
+    try:
+        values = yaml.safe_load(path.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else path
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{where} is not valid YAML: {reason}") from None
+    if not isinstance(values, dict):
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{path}: expected sections such as `training:`, found {found}")
+    return values
+
+
+def describe_type(hint: Any) -> str:
+    """A type as an error message names it."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) in (list, tuple):
+        return f"a list [...] of {describe_type(get_args(hint)[0])}"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The most similar of some names."""
+    return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
+
+
+def _type_error(key: str, expected: str, found: Any) -> UserError:
+    return UserError(f"{key}: expected {expected}, found {str(found)[:80]}")
+
+
+def _as_yaml(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value or '""'

@@ -1,0 +1,83 @@
+"""Checkpoints of networks and optimizers in safetensors, which hold numbers and no code."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from common import UserError
+from common.hdf5 import compare_shapes
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> None:
+    """Writes tensors by name; header: metadata of the file."""
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path, header)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name; raises UserError for any other file."""
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors raises exceptions of its own and those of the system
+        raise UserError(f"{path} is not a readable checkpoint: {error}") from None
+
+
+def copy_tensors(target: Mapping[str, Tensor], saved: Mapping[str, Tensor], path: Path) -> None:
+    """Copies the tensors saved in `path` in place.
+
+    Raises UserError with the first difference in names or shapes.
+    """
+    compare_shapes(path, saved, target)
+    for name, tensor in target.items():
+        tensor.copy_(saved[name])
+
+
+def load_module(module: nn.Module, path: Path) -> None:
+    """Loads the weights of a module; raises UserError as `read` and `copy_tensors`."""
+    copy_tensors(module.state_dict(), read(path), path)
+
+
+def check_finite(module: nn.Module, step: int) -> None:
+    """Raises UserError if a weight is NaN or infinite."""
+    for name, value in module.state_dict().items():
+        if not value.isfinite().all():
+            raise UserError(f"{name} became NaN or infinite at step {step}: lower training.lr")
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str = "") -> dict[str, Tensor]:
+    """The state of an optimizer as tensors named PREFIX + "INDEX.NAME"."""
+    return {
+        f"{prefix}{i}.{name}": value
+        for i, moments in optimizer.state_dict()["state"].items()
+        for name, value in moments.items()
+        if value is not None
+    }
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Tensor], path: Path, prefix: str = ""
+) -> None:
+    """Restores what `optimizer_tensors` gave; names without the prefix are ignored.
+
+    path: of the file, for the UserError if it belongs to another model or optimizer.
+    """
+    groups = optimizer.param_groups
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    try:
+        for key, value in saved.items():
+            if not key.startswith(prefix):
+                continue
+            i, name = key.removeprefix(prefix).split(".")
+            if value.ndim:
+                # Fused optimizers index raw memory, so moments need the parameter's memory layout
+                # (channels last, for example), which safetensors does not keep.
+                value = torch.empty_like(parameters[int(i)]).copy_(value)
+            state.setdefault(int(i), {})[name] = value
+    except (ValueError, IndexError, RuntimeError):
+        raise UserError(f"{path} is of another model or optimizer") from None
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -1,0 +1,5 @@
+"""A run folder as one HTML file that opens offline, and all runs as one table."""
+
+from common.report.pages import find_runs, write_index, write_report
+
+__all__ = ["find_runs", "write_index", "write_report"]
