@@ -68,17 +68,17 @@ class Environment:
 
 
 class Interrupted:
-    """first, more: strikes that leave two checkpoints one after the other, if there are so many."""
+    """first, more: count that leave two checkpoints one after the other, if there are so many."""
 
     weights = "model.weights.h5"
     unready = "has no checkpoint yet: continue it with train.py --resume"  # for pred.py
     steps_per_kill = 1
-    stops: tuple  # three strikes and their signals
+    stops: tuple  # three count and their signals
     first: int
     more: int
 
     def name(self, count):
-        return f"{self.steps_a_strike * strikes:09d}"
+        return f"{self.steps_per_kill * count:09d}"
 
     def assert_the_same(self, run, finished_run):
         assert_the_same(run, finished_run[1])
@@ -86,7 +86,7 @@ class Interrupted:
     @pytest.mark.parametrize("i", range(3))
     def test_a_stopped_run_goes_on_as_if_never_stopped(self, checkout, finished_run, i):
         count, name = self.stops[i]
-        stopped = checkout.train(kill_at=f"{strikes}:{name}")
+        stopped = checkout.train(kill_at=f"{count}:{name}")
         run = stopped.run
         assert (stopped.code, stopped.out) == (128 + signal.Signals[name], ""), stopped.err
         assert "--resume" in stopped.err

@@ -14,7 +14,7 @@ from common.run import Run, Stopped
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Four epochs of five steps on one number; the environment says where a signal strikes.
+# Four epochs of five steps on one number; the environment says where a signal count.
 TRAIN = f"""
 import json, os, random, signal, sys
 from dataclasses import dataclass, field

@@ -50,7 +50,6 @@ class TestConfigs(Configs):
 
 
 class TestFolders(Folders):
-    what = "pictures"
     of_one_size = ()
 
     def of(self, folder):

@@ -59,7 +59,7 @@ def write_photos(folder, n=8, side=20):
     return folder
 
 
-# A kill_at of 3:SIGTERM sends that signal to the script after its third update; save:SIGKILL when it
+# kill_at 3:SIGTERM sends that signal after the third update, save:SIGKILL when the script
 # first writes weights.
 PRELUDE = """
 import os, signal
