@@ -304,4 +304,5 @@ class Damaged:
         assert "already finished" in one_line(checkout.resume(finished_run[1]))
         key, value = self.option
         answer = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
-        assert f"cannot change {key[2:]} to 5 when resuming: the run has {value}" in one_line(answer)
+        reason = f"cannot change {key[2:]} to 5 when resuming: the run has {value}"
+        assert reason in one_line(answer)
