@@ -94,6 +94,6 @@ def test_tables_and_sorts_count_the_same(monkeypatch):
 def test_numbers_start_at_zero_and_keep_the_partition():
     values = np.array([5, -3, 5, 2**40, -3])
     for shift in (0, 2**40 - 6):  # the second has a short range
-        found = region_metrics.number(np.where(values > 10, values - shift, values))
+        found = region_metrics.renumber(np.where(values > 10, values - shift, values))
         assert sorted(set(found.tolist())) == [0, 1, 2]
         assert found[0] == found[2] and found[1] == found[4] and len(set(found[[0, 1, 3]])) == 3
