@@ -11,37 +11,36 @@ from PIL import Image
 
 from common import bsds
 from common.bsds import baselines
-from tests.common.test_bsds_benchmark import halves
-from tests.common.test_bsds_command import truth
+from tests.common.bsds.segmentations import halves, write_ground_truth
 
 pytest.importorskip("skimage")
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHAPE = (40, 60)
 
 
-def picture(column):
-    """Dark and bright halves, with a little noise."""
+def make_image(column):
+    """A dark and a bright half, with a little noise."""
     noise = np.random.default_rng(column).integers(0, 9, (*SHAPE, 3))
     return (halves(column, SHAPE)[..., None] * 180 + 20 + noise).astype(np.uint8)
 
 
 @pytest.mark.parametrize("name", baselines.METHODS)
-def test_a_method_gives_label_maps_of_the_picture(name):
-    scales = baselines.METHODS[name](picture(25))
+def test_method_returns_label_maps(name):
+    scales = baselines.METHODS[name](make_image(25))
     assert all(labels.shape == SHAPE and labels.dtype.kind == "i" for labels in scales)
     assert len(np.unique(scales[-1])) <= len(np.unique(scales[0]))
 
 
 @pytest.mark.parametrize("name", ["kmeans_lab_xy", "felzenszwalb", "felzenszwalb_merged"])
-def test_two_halves_are_found_at_a_scale(name):
-    scales = baselines.METHODS[name](picture(25))
+def test_method_separates_two_halves_at_a_scale(name):
+    scales = baselines.METHODS[name](make_image(25))
     best = max(bsds.region_scores(labels, [halves(25, SHAPE)])["covering"] for labels in scales)
     assert best > 0.95
 
 
-def test_a_method_gives_the_same_twice():
+def test_methods_are_deterministic():
     for method in baselines.METHODS.values():
-        first, second = method(picture(25)), method(picture(25))
+        first, second = method(make_image(25)), method(make_image(25))
         assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -51,8 +50,9 @@ def root(tmp_path):
     for folder in ("images/val", "groundTruth/val"):
         (data / folder).mkdir(parents=True)
     for name, columns in (("1", (20, 25)), ("2", (30, 31))):
-        Image.fromarray(picture(columns[0])).save(data / f"images/val/{name}.jpg")
-        truth(data / "groundTruth/val", name, [halves(column, SHAPE) + 1 for column in columns])
+        Image.fromarray(make_image(columns[0])).save(data / f"images/val/{name}.jpg")
+        maps = [halves(column, SHAPE) + 1 for column in columns]
+        write_ground_truth(data / "groundTruth/val", name, maps)
     return tmp_path
 
 
@@ -65,7 +65,7 @@ def command(root, *argv):
     )
 
 
-def test_the_rows_are_those_of_results_csv(root):
+def test_command_prints_rows_of_results_csv(root):
     done = command(root, "--methods", "blank", "humans", "--machine", "a, b")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout), baselines.COLUMNS))
@@ -77,11 +77,11 @@ def test_the_rows_are_those_of_results_csv(root):
     expected = bsds.benchmark([[blank]] * 2, truths)
     for metric, value in expected.items():
         assert values["blank", f"val_{metric}"] == pytest.approx(value, abs=5e-5)
-    # of 60 columns 5, then 1 change sides
+    # 5, then 1 of 60 columns differ
     assert values["humans", "val_covering_ods"] > 0.85
 
 
-def test_what_cannot_be_run_is_refused_in_one_line(root):
+def test_command_refuses_invalid_options_and_files(root):
     for argv, reason in (
         (("--methods", "magic"), "invalid choice: 'magic'"),
         (("--limit", "0"), "--limit is 0"),

@@ -1,6 +1,5 @@
 import bz2
 import gzip
-import os
 import struct
 
 import h5py
@@ -10,7 +9,8 @@ import scipy.io
 
 from common import datasets
 from common.datasets import loading
-from tests.common.data_sets import picture, refusal, write
+from tests.common.datasets.files import error_of, write, write_image
+from tests.entry_scripts import PickleBomb
 
 RNG = np.random.default_rng(0)
 
@@ -29,14 +29,14 @@ def mnist(root, prefix="t10k", n=5, n_labels=None, folder="MNIST"):
     return images, labels
 
 
-def test_digits_need_no_file():
+def test_digits_need_no_files():
     digits = datasets.load("digits")
     assert digits.images.shape == (1797, 8, 8, 1) and digits.images.dtype == np.uint8
     assert digits.images.max() == 255 and digits.labels.dtype == np.int64
     assert digits.paths[12] == "digits/all/00012" and digits.classes == list("0123456789")
 
 
-def test_mnist_is_train_then_test(root):
+def test_mnist_concatenates_train_and_test(root):
     train, _ = mnist(root, "train", 7)
     test, labels = mnist(root, "t10k", 5)
     everything = datasets.load("mnist", root=root)
@@ -47,32 +47,32 @@ def test_mnist_is_train_then_test(root):
     assert datasets.load("mnist", "test+train", root).paths[0] == "mnist/test/00000"
 
 
-def test_unpacked_idx_files_are_found_and_writable(root):
+def test_unpacked_idx_files_load_writable(root):
     images, _ = mnist(root)
     for path in (root / "MNIST/raw").iterdir():
         write(path.with_suffix(""), gzip.decompress(path.read_bytes()))
         path.unlink()
-    loaded = datasets.load("mnist", "test", root).images
-    assert np.array_equal(loaded[..., 0], images) and loaded.flags.writeable
+    dataset = datasets.load("mnist", "test", root).images
+    assert np.array_equal(dataset[..., 0], images) and dataset.flags.writeable
 
 
-def test_data_root_comes_from_the_environment_where_none_is_given(root, monkeypatch):
+def test_root_defaults_to_data_root(root, monkeypatch):
     mnist(root)
     monkeypatch.setenv("DATA_ROOT", str(root))
     assert len(datasets.load("mnist", "test").images) == 5
 
 
-def test_the_systems_copy_is_used_where_the_root_has_none(root, tmp_path, monkeypatch):
+def test_system_copy_is_used_if_root_lacks_the_files(root, tmp_path, monkeypatch):
     mnist(tmp_path, folder="copy")
     monkeypatch.setattr(loading, "SYSTEM_COPIES", {"fashion_mnist": tmp_path / "copy/raw"})
     assert len(datasets.load("fashion_mnist", "test", root).images) == 5
 
 
-def test_a_missing_part_names_the_files_the_split_that_is_there_and_three_ways_out(root):
+def test_missing_split_names_files_and_three_remedies(root):
     mnist(root, "t10k")
-    line = refusal("mnist", root=root)
+    line = error_of(datasets.load, "mnist", root=root)
     assert "train-images-idx3-ubyte.gz, MNIST/raw/train-labels-idx1-ubyte.gz" in line
-    assert "split test is there" in line
+    assert "split test is complete" in line
     assert "put the files there" in line and "make data DATASET=mnist" in line
     assert "set DATA_ROOT" in line
 
@@ -91,18 +91,18 @@ def test_a_missing_part_names_the_files_the_split_that_is_there_and_three_ways_o
         (gzip.compress(idx(np.zeros((0, 28, 28), np.uint8))), "0 images"),
     ],
 )
-def test_a_damaged_idx_file_is_refused_by_name(root, content, reason):
+def test_damaged_idx_file_is_refused_by_name(root, content, reason):
     mnist(root)
     path = write(root / "MNIST/raw/t10k-images-idx3-ubyte.gz", content)
-    line = refusal("mnist", "test", root)
+    line = error_of(datasets.load, "mnist", "test", root)
     assert str(path) in line and reason in line
 
 
-def test_labels_beyond_the_classes_are_refused(root):
+def test_labels_above_the_classes_are_refused(root):
     mnist(root)
     labels = np.array([0, 1, 2, 3, 10], np.uint8)
     write(root / "MNIST/raw/t10k-labels-idx1-ubyte.gz", gzip.compress(idx(labels)))
-    assert "labels 0 to 10, not 0 to 9" in refusal("mnist", "test", root)
+    assert "labels 0 to 10: expected 0 to 9" in error_of(datasets.load, "mnist", "test", root)
 
 
 def usps(root, *lines):
@@ -110,24 +110,24 @@ def usps(root, *lines):
     return write(root / "USPS/usps.t.bz2", bz2.compress(text))
 
 
-def test_usps_text_becomes_pixels(root):
+def test_usps(root):
     usps(root, "1 1:-1 2:1 3:0", "10 256:1")
-    loaded = datasets.load("usps", "test", root)
-    assert loaded.images.shape == (2, 16, 16, 1) and loaded.labels.tolist() == [0, 9]
-    assert loaded.images[0, 0, :4, 0].tolist() == [0, 255, 128, 128]  # 127.5 goes to the even one
-    assert loaded.images[1, 15, 15, 0] == 255
+    dataset = datasets.load("usps", "test", root)
+    assert dataset.images.shape == (2, 16, 16, 1) and dataset.labels.tolist() == [0, 9]
+    assert dataset.images[0, 0, :4, 0].tolist() == [0, 255, 128, 128]  # 127.5 goes to the even one
+    assert dataset.images[1, 15, 15, 0] == 255
 
 
 @pytest.mark.parametrize("line", ["1 1:2", "1 1:nan", "1 257:1", "hello", "1 0:1"])
-def test_usps_text_with_other_values_is_refused(root, line):
+def test_usps_with_invalid_values_is_refused(root, line):
     path = usps(root, line)
-    assert str(path) in refusal("usps", "test", root)
+    assert str(path) in error_of(datasets.load, "usps", "test", root)
 
 
-def test_a_cut_usps_file_is_refused(root):
+def test_cut_usps_file_is_refused(root):
     path = usps(root, *["1 1:1"] * 100)
     path.write_bytes(path.read_bytes()[:-10])
-    assert str(path) in refusal("usps", "test", root)
+    assert str(path) in error_of(datasets.load, "usps", "test", root)
 
 
 def svhn(root, split, n):
@@ -139,45 +139,45 @@ def svhn(root, split, n):
     return images
 
 
-def test_svhn_calls_the_tenth_digit_zero_and_takes_extra_only_when_asked(root):
+def test_svhn_labels_10_as_0_and_loads_extra_on_request(root):
     parts = [svhn(root, split, n) for split, n in (("train", 10), ("test", 2), ("extra", 3))]
     assert np.array_equal(datasets.load("svhn", root=root).images, np.concatenate(parts[:2]))
-    loaded = datasets.load("svhn", "all+extra", root)
-    assert np.array_equal(loaded.images, np.concatenate(parts))
-    assert loaded.labels[9] == 0 and len(datasets.load("svhn", "extra", root).images) == 3
+    dataset = datasets.load("svhn", "all+extra", root)
+    assert np.array_equal(dataset.images, np.concatenate(parts))
+    assert dataset.labels[9] == 0 and len(datasets.load("svhn", "extra", root).images) == 3
 
 
-def test_a_cut_mat_file_is_refused(root):
+def test_cut_mat_file_is_refused(root):
     svhn(root, "test", 3)
     path = root / "SVHN/test_32x32.mat"
     path.write_bytes(path.read_bytes()[:-100])
-    assert str(path) in refusal("svhn", "test", root)
+    assert str(path) in error_of(datasets.load, "svhn", "test", root)
 
 
-def test_a_mat_file_without_its_key_is_refused(root):
+def test_mat_file_without_key_is_refused(root):
     path = root / "SVHN/test_32x32.mat"
     path.parent.mkdir(parents=True)
     scipy.io.savemat(path, {"y": np.ones((3, 1))})
-    assert "no key 'X'" in refusal("svhn", "test", root)
+    assert "no key 'X'" in error_of(datasets.load, "svhn", "test", root)
 
 
-def test_cifar_binary_records(root):
+def test_cifar(root):
     images = RNG.integers(0, 256, (2, 32, 32, 3), np.uint8)
     rows = images.transpose(0, 3, 1, 2).reshape(2, 3072)
     labels = np.array([[3], [9]], np.uint8)
     write(root / "cifar-10-batches-bin/test_batch.bin", np.hstack([labels, rows]).tobytes())
-    loaded = datasets.load("cifar10", "test", root)
-    assert np.array_equal(loaded.images, images)
-    assert [loaded.classes[label] for label in loaded.labels] == ["cat", "truck"]
+    dataset = datasets.load("cifar10", "test", root)
+    assert np.array_equal(dataset.images, images)
+    assert [dataset.classes[label] for label in dataset.labels] == ["cat", "truck"]
     both = np.hstack([labels, labels * 10, rows])  # coarse, then fine
     write(root / "cifar-100-binary/test.bin", both.tobytes())
-    loaded = datasets.load("cifar100", "test", root)
-    assert np.array_equal(loaded.images, images) and loaded.labels.tolist() == [30, 90]
+    dataset = datasets.load("cifar100", "test", root)
+    assert np.array_equal(dataset.images, images) and dataset.labels.tolist() == [30, 90]
 
 
-def test_a_cut_cifar_file_is_refused(root):
+def test_cut_cifar_file_is_refused(root):
     write(root / "cifar-10-batches-bin/test_batch.bin", bytes(3073 * 2 - 1))
-    assert "expected a multiple of 3073" in refusal("cifar10", "test", root)
+    assert "expected a multiple of 3073" in error_of(datasets.load, "cifar10", "test", root)
 
 
 def test_affnist(root):
@@ -185,8 +185,13 @@ def test_affnist(root):
     root.mkdir()
     content = {"image": images.reshape(4, 1600).T, "label_int": np.arange(4, dtype=np.uint8)}
     scipy.io.savemat(root / "affNIST_test.mat", {"affNISTdata": content})
-    loaded = datasets.load("affnist_test", root=root)
-    assert np.array_equal(loaded.images[..., 0], images) and loaded.labels.tolist() == [0, 1, 2, 3]
+    dataset = datasets.load("affnist_test", root=root)
+    assert np.array_equal(dataset.images[..., 0], images) and dataset.labels.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def frgc(root, **content):
@@ -201,9 +206,9 @@ def frgc(root, **content):
 def test_frgc_has_channels_last_and_consecutive_labels(root):
     data = RNG.integers(0, 256, (3, 3, 32, 32)).astype(np.float32)
     frgc(root, data=data, labels=np.array([[4, 9, 4]]))
-    loaded = datasets.load("frgc", root=root)
-    assert np.array_equal(loaded.images, data.transpose(0, 3, 2, 1))
-    assert loaded.labels.tolist() == [0, 1, 0]
+    dataset = datasets.load("frgc", root=root)
+    assert np.array_equal(dataset.images, data.transpose(0, 3, 2, 1))
+    assert dataset.labels.tolist() == [0, 1, 0]
 
 
 DATA = np.full((3, 3, 32, 32), 255.0)
@@ -220,49 +225,44 @@ DATA = np.full((3, 3, 32, 32), 255.0)
         ({"data": DATA[:, 0], "labels": np.arange(3)}, "not (n, 3, w, h)"),
     ],
 )
-def test_an_h5_file_with_other_content_is_refused(root, content, reason):
+def test_h5_file_with_other_content_is_refused(root, content, reason):
     path = frgc(root, **content)
-    line = refusal("frgc", root=root)
+    line = error_of(datasets.load, "frgc", root=root)
     assert str(path) in line and reason in line
 
 
-def test_a_cut_h5_file_is_refused(root):
+def test_cut_h5_file_is_refused(root):
     path = frgc(root, data=DATA, labels=np.arange(3))
     path.write_bytes(path.read_bytes()[:4000])
-    assert str(path) in refusal("frgc", root=root)
+    assert str(path) in error_of(datasets.load, "frgc", root=root)
 
 
-def test_imagenet32_npz(root):
+def test_imagenet32(root):
     images = RNG.integers(0, 256, (2, 32, 32, 3), np.uint8)
     path = root / "Imagenet32_val_npz/val_data.npz"
     path.parent.mkdir(parents=True)
     rows = images.transpose(0, 3, 1, 2).reshape(2, 3072)
     np.savez(path, data=rows, labels=np.array([1, 1000]))
-    loaded = datasets.load("imagenet32", "test", root)
-    assert np.array_equal(loaded.images, images) and loaded.labels.tolist() == [0, 999]
+    dataset = datasets.load("imagenet32", "test", root)
+    assert np.array_equal(dataset.images, images) and dataset.labels.tolist() == [0, 999]
 
 
-class Malicious:
-    def __reduce__(self):
-        return os.mkdir, ("executed",)
-
-
-def test_a_pickle_inside_an_npz_is_never_loaded(root, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_pickle_in_npz_is_not_loaded(root, tmp_path):
+    bomb = PickleBomb(tmp_path / "harm")
     path = root / "Imagenet32_val_npz/val_data.npz"
     path.parent.mkdir(parents=True)
-    np.savez(path, data=np.array([Malicious()], object), labels=np.array([1]))
-    assert str(path) in refusal("imagenet32", "test", root)
-    assert not (tmp_path / "executed").exists()
+    np.savez(path, data=np.array([bomb], object), labels=np.array([1]))
+    assert str(path) in error_of(datasets.load, "imagenet32", "test", root)
+    assert not bomb.path.exists()
 
 
-def test_a_size_resizes_and_leaves_the_checksum():
+def test_size_resizes_and_keeps_the_checksum():
     small = datasets.load("digits", size=4)
     assert small.images.shape == (1797, 4, 4, 1)
     assert small.checksum == datasets.load("digits").checksum
 
 
-def test_the_checksum_sees_one_pixel_and_one_label(root):
+def test_checksum_depends_on_every_pixel_and_label(root):
     images, labels = mnist(root)
     before = datasets.load("mnist", "test", root).checksum
     assert datasets.load("mnist", "test", root).checksum == before
@@ -275,11 +275,11 @@ def test_the_checksum_sees_one_pixel_and_one_label(root):
 
 
 @pytest.mark.parametrize(
-    "args, options, words",
+    "args, options, message",
     [
         (("mnits",), {}, "did you mean mnist"),
         (("zzz",), {}, "expected one of digits"),
-        (("mnist", "validation"), {}, "'validation', expected train, test, all"),
+        (("mnist", "validation"), {}, "'validation': expected train, test, all"),
         (("mnist",), {"path": "photos"}, "dataset.path is for folders"),
         (("folder",), {}, "needs dataset.path"),
         (("folder",), {"path": ""}, "needs dataset.path"),
@@ -288,36 +288,36 @@ def test_the_checksum_sees_one_pixel_and_one_label(root):
         (("instagram",), {}, "dataset.split names the collection"),
     ],
 )
-def test_a_wrong_argument_is_named(root, args, options, words):
-    assert words in refusal(*args, root=root, **options)
+def test_wrong_argument_is_named(root, args, options, message):
+    assert message in error_of(datasets.load, *args, root=root, **options)
 
 
-def test_a_collection_is_found_by_its_tag_and_by_its_path(root):
-    picture(root / "instagram/santaphoto/train/1.jpg")
+def test_collection_loads_by_tag_and_by_path(root):
+    write_image(root / "instagram/santaphoto/train/1.jpg")
     assert len(datasets.load("instagram", "santaphoto", root).images) == 1
     path = root / "instagram/santaphoto/train"
     assert len(datasets.load("instagram", path=path).images) == 1
-    assert "(santaphoto)" in refusal("instagram", "", root)
-    assert "put the files there" in refusal("megadepth", "firenze", root)
+    assert "(santaphoto)" in error_of(datasets.load, "instagram", "", root)
+    assert "put the files there" in error_of(datasets.load, "megadepth", "firenze", root)
 
 
-def test_imagenette_has_its_classes_by_name_across_splits(root):
+def test_imagenette_has_class_names_in_all_splits(root):
     for part in ("train", "val"):
         for code in ("n03888257", "n01440764"):
-            picture(root / f"imagenette2-160/{part}/{code}/1.JPEG", format="JPEG")
-    loaded = datasets.load("imagenette", root=root)
-    assert loaded.classes == ["tench", "parachute"] and loaded.labels.tolist() == [0, 1, 0, 1]
+            write_image(root / f"imagenette2-160/{part}/{code}/1.JPEG", format="JPEG")
+    dataset = datasets.load("imagenette", root=root)
+    assert dataset.classes == ["tench", "parachute"] and dataset.labels.tolist() == [0, 1, 0, 1]
     assert "val" in datasets.load("imagenette", "test", root).paths[0]
 
 
-# ---- real data, where there is some
+# ---- real data, if available
 
 
 def test_real_mnist(real):
     real("MNIST", "raw", "t10k-images-idx3-ubyte.gz")
-    loaded = datasets.load("mnist", "test")
-    assert loaded.images.shape == (10000, 28, 28, 1)
-    assert loaded.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    dataset = datasets.load("mnist", "test")
+    assert dataset.images.shape == (10000, 28, 28, 1)
+    assert dataset.labels[:5].tolist() == [7, 2, 1, 0, 4]
 
 
 def test_real_fashion_mnist(real):

@@ -1,4 +1,4 @@
-"""A server of files that misbehaves as it is told, and what it serves."""
+"""A file server that can misbehave, and its files."""
 
 import hashlib
 import http.server
@@ -6,39 +6,35 @@ import io
 import tarfile
 import zipfile
 
-import pytest
-
-from common import UserError
-
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 SHA256 = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """The path says how the server behaves; server.seen keeps (path, Range) of every request."""
+    """The first part of the path is the behavior; server.requests has all (path, Range)."""
 
     def do_GET(self):
-        self.server.seen.append((self.path, self.headers["Range"]))
+        self.server.requests.append((self.path, self.headers["Range"]))
         kind = self.path.split("/")[1]
         if kind == "status":
-            return self.answer(b"gone", status=int(self.path.split("/")[2]))
+            return self.respond(b"gone", status=int(self.path.split("/")[2]))
         if kind == "page":
-            return self.answer(b"\n<!DOCTYPE html><title>Quota exceeded</title>")
-        if kind == "held":  # until the test says so
-            self.server.asked.set()
+            return self.respond(b"\n<!DOCTYPE html><title>Quota exceeded</title>")
+        if kind == "held":  # until the test releases it
+            self.server.requested.set()
             self.server.released.wait(30)
         content = self.server.files.get(self.path, CONTENT)
         start = int((self.headers["Range"] or "bytes=0-")[6:-1])
         if kind == "norange":
             start = 0
         if start >= len(content) and start:
-            return self.answer(b"", status=416)
+            return self.respond(b"", status=416)
         rest = content[start:]
         sent = rest[: len(rest) // 2] if kind == "cut" else rest
-        self.answer(sent, 206 if start else 200, None if kind == "nolength" else len(rest))
+        self.respond(sent, 206 if start else 200, None if kind == "nolength" else len(rest))
 
-    def answer(self, sent, status=200, length=-1):
+    def respond(self, sent, status=200, length=-1):
         self.send_response(status)
         if length is not None:
             self.send_header("Content-Length", len(sent) if length < 0 else length)
@@ -49,19 +45,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def refusal(function, *args, **options):
-    with pytest.raises(UserError) as caught:
-        function(*args, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def left(folder):
+def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 def tar(*members):
-    """members are (name, content) or a TarInfo."""
+    """A tar of members (name, content) or TarInfo."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as file:
         for member in members:

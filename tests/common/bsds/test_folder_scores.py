@@ -8,13 +8,13 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common import bsds
-from common.bsds import hierarchy
+from common import bsds, cli
+from common.bsds import folder_scores, hierarchy
 from common.datasets import download
-from tests.common.test_bsds_benchmark import halves
+from tests.common.bsds.segmentations import cell, halves, write_ground_truth
 from tests.entry_scripts import PickleBomb
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SHAPE = (20, 30)
 
 
@@ -28,23 +28,11 @@ def command(*argv):
     return done.returncode, done.stdout, done.stderr
 
 
-def cell(arrays):
-    found = np.empty((1, len(arrays)), object)
-    for i, array in enumerate(arrays):
-        found[0, i] = array
-    return found
-
-
-def truth(folder, name, maps):
-    folder.mkdir(exist_ok=True)
-    structs = [{"Segmentation": one.astype(np.uint16)} for one in maps]
-    scipy.io.savemat(folder / f"{name}.mat", {"groundTruth": cell(structs)})
-
-
 @pytest.fixture
 def gt(tmp_path):
     for name, columns in (("a", (10, 12)), ("b", (15,)), ("c d", (20, 5, 7))):
-        truth(tmp_path / "gt", name, [halves(column, SHAPE) + 1 for column in columns])
+        maps = [halves(column, SHAPE) + 1 for column in columns]
+        write_ground_truth(tmp_path / "gt", name, maps)
     return tmp_path / "gt"
 
 
@@ -63,9 +51,9 @@ def pred(tmp_path):
 
 def save(pred, name, kind, scales):
     if kind == "mat":
-        scipy.io.savemat(pred / f"{name}.mat", {"segs": cell([one + 1 for one in scales])})
+        scipy.io.savemat(pred / f"{name}.mat", {"segs": cell([labels + 1 for labels in scales])})
     elif kind == "doubles":
-        scales = cell([one + 1.0 for one in scales])
+        scales = cell([labels + 1.0 for labels in scales])
         scipy.io.savemat(pred / f"{name}.mat", {"segs": scales.T})
     elif kind == "npy":
         np.save(pred / f"{name}.npy", np.stack(scales))
@@ -75,7 +63,7 @@ def save(pred, name, kind, scales):
         )
 
 
-def test_any_kind_of_file_gives_the_scores_of_the_library(gt, pred, tmp_path):
+def test_all_file_formats_give_the_scores_of_benchmark(gt, pred, tmp_path):
     for name, kind in (("a", "mat"), ("b", "npy"), ("c d", "doubles")):
         save(pred, name, kind, SCALES)
     code, out, log = command("--pred", pred, "--gt", gt, "--json", tmp_path / "new/scores.json")
@@ -87,7 +75,7 @@ def test_any_kind_of_file_gives_the_scores_of_the_library(gt, pred, tmp_path):
     assert (scores["n"], scores["n_scales"], len(scores["images"])) == (3, 3, 3)
 
 
-def test_pictures_of_labels_are_one_scale_and_two_processes_count_the_same(gt, pred, tmp_path):
+def test_png_is_one_scale_and_two_processes_agree(gt, pred, tmp_path):
     for name, kind in (("a", "png"), ("b", "png16"), ("c d", "png")):
         save(pred, name, kind, SCALES[1:])
     argv = ("--pred", pred, "--gt", gt, "--json", tmp_path / "scores.json", "--processes", 2)
@@ -98,9 +86,9 @@ def test_pictures_of_labels_are_one_scale_and_two_processes_count_the_same(gt, p
     assert {key: scores[key] for key in expected} == pytest.approx(expected)
 
 
-def test_a_contour_map_is_cut_at_thresholds(gt, pred, tmp_path):
+def test_contour_map_is_cut_at_thresholds(gt, pred, tmp_path):
     features = halves(11, SHAPE)[..., None] * 0.7
-    merged = hierarchy.merge(halves(11, SHAPE), features, size_power=0)  # joins at 0.49
+    merged = hierarchy.merge(halves(11, SHAPE), features, size_power=0)  # merges at 0.49
     scipy.io.savemat(pred / "a.mat", {"ucm2": merged.ucm()})
     np.save(pred / "b.npy", merged.ucm())
     argv = ("--pred", pred, "--gt", gt, "--json", tmp_path / "scores.json", "--partial")
@@ -117,21 +105,20 @@ def test_humans_are_scored_against_the_others(gt, tmp_path):
     code, _, log = command("--humans", "--gt", gt, "--json", tmp_path / "scores.json")
     assert code == 0, log
     scores = json.loads((tmp_path / "scores.json").read_text())
-    pairs = [(people, i) for people in (TRUTHS[0], TRUTHS[2]) for i in range(len(people))]
+    pairs = [(maps, i) for maps in (TRUTHS[0], TRUTHS[2]) for i in range(len(maps))]
     expected = bsds.benchmark(
-        [[people[i]] for people, i in pairs],
-        [people[:i] + people[i + 1 :] for people, i in pairs],
+        [[maps[i]] for maps, i in pairs], [maps[:i] + maps[i + 1 :] for maps, i in pairs]
     )
     assert {key: scores[key] for key in expected} == pytest.approx(expected)
 
 
-def break_it(kind, gt, pred, tmp_path):
+def damage(kind, gt, pred, tmp_path):
     target = pred / "b.npy"
     if kind == "cut":
         target.write_bytes(target.read_bytes()[:300])
     elif kind == "pickle":
         np.save(target, np.array([PickleBomb(tmp_path / "harm")], object))
-    elif kind == "claims":  # a header of 8 TB before 16 bytes
+    elif kind == "header":  # claims 8 TB, followed by 16 bytes
         with open(target, "wb") as file:
             shape = {"descr": "<i8", "fortran_order": False, "shape": (10**6, 10**6)}
             np.lib.format.write_array_header_1_0(file, shape)
@@ -148,7 +135,7 @@ def break_it(kind, gt, pred, tmp_path):
         save(pred, "b", "png", SCALES)
     elif kind == "missing":
         target.unlink()
-    elif kind == "colours":
+    elif kind == "color":
         target.unlink()
         Image.new("RGB", SHAPE[::-1]).save(pred / "b.png")
     elif kind == "7.3":
@@ -157,7 +144,7 @@ def break_it(kind, gt, pred, tmp_path):
     elif kind == "keys":
         target.unlink()
         scipy.io.savemat(pred / "b.mat", {"labels": SCALES[0]})
-    elif kind == "no truth":
+    elif kind == "no ground truth":
         scipy.io.savemat(gt / "b.mat", {"other": 1})
     else:
         for path in pred.iterdir():
@@ -167,28 +154,28 @@ def break_it(kind, gt, pred, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("cut", "b.npy is damaged or something else"),
-        ("pickle", "b.npy is damaged or something else"),
-        ("claims", "b.npy is damaged or something else"),
+        ("cut", "b.npy is damaged or of another format"),
+        ("pickle", "b.npy is damaged or of another format"),
+        ("header", "b.npy is damaged or of another format"),
         ("shape", r"labels \(4, 5\), ground truth \(20, 30\)"),
         ("fractions", "expected labels or a contour map"),
-        ("range", "a contour map outside 0 to 1"),
-        ("scales", "b.npy 2: one number for all images was expected"),
+        ("range", "a contour map with values outside 0 to 1"),
+        ("scales", "b.npy 2: expected the same number for all images"),
         ("twice", "b.npy and b.png: keep one"),
-        ("missing", "2 of the 3 images of --gt, not of b: add them, or leave them out"),
-        ("colours", "mode RGB, expected one label a pixel"),
+        ("missing", "2 of the 3 images of --gt, not of b: add them, or skip them"),
+        ("color", "mode RGB, expected one label per pixel"),
         ("7.3", "MATLAB 7.3, expected save"),
         ("keys", "neither segs nor ucm2"),
-        ("no truth", "gt/b.mat is damaged or something else"),
+        ("no ground truth", "gt/b.mat is damaged or of another format"),
         ("empty", "has no .mat or .npy or .png file"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_one_line(
+def test_invalid_files_are_refused_in_one_line(
     kind, reason, gt, pred, tmp_path, monkeypatch, capsys
 ):
     for name in ("a", "b", "c d"):
         save(pred, name, "npy", SCALES)
-    break_it(kind, gt, pred, tmp_path)
+    damage(kind, gt, pred, tmp_path)
     out = tmp_path / "scores.json"
     line = refused(monkeypatch, capsys, "--pred", pred, "--gt", gt, "--json", out)
     assert reason.replace("\\", "") in line
@@ -196,42 +183,39 @@ def test_what_cannot_be_scored_is_refused_in_one_line(
 
 
 def refused(monkeypatch, capsys, *argv):
-    """The one line of a command that ends with code 2, in this process, as it is many of them."""
-    from common import cli
-    from common.bsds import folder_scores
-
+    """The error of a command that exits with code 2; in this process, which is faster."""
     monkeypatch.setattr(sys, "argv", ["bsds", "--processes", "1", *map(str, argv)])
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
         patch.setattr(cli.signal, "signal", lambda *_: None)  # pytest keeps its own
         patch.setattr(cli.os, "register_at_fork", lambda **_: None)
         cli.main(folder_scores.main)
     assert stopped.value.code == 2
-    said = capsys.readouterr()
-    lines = [line for line in said.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and said.out == ""
+    output = capsys.readouterr()
+    lines = [line for line in output.err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and output.out == ""
     return lines[0]
 
 
-def test_options_are_checked_before_anything_is_read(gt, pred, tmp_path, monkeypatch, capsys):
-    def answer(*argv):
+def test_options_are_checked_before_reading(gt, pred, tmp_path, monkeypatch, capsys):
+    def error(*argv):
         return refused(monkeypatch, capsys, *argv)
 
     out = tmp_path / "scores.json"
-    assert "required: --gt" in answer("--pred", pred, "--json", out)
-    assert "--pred --humans" in answer("--gt", gt, "--json", out)
-    assert "unrecognized arguments: --gtt" in answer(
+    assert "required: --gt" in error("--pred", pred, "--json", out)
+    assert "--pred --humans" in error("--gt", gt, "--json", out)
+    assert "no option --gtt; did you mean --gt" in error(
         "--gtt", "x", "--humans", "--gt", gt, "--json", out
     )
-    assert f"{tmp_path / 'none'} is absent" in answer(
+    assert f"{tmp_path / 'none'} does not exist" in error(
         "--pred", tmp_path / "none", "--gt", gt, "--json", out
     )
-    assert "is a folder" in answer("--humans", "--gt", gt, "--json", tmp_path)
-    assert "b.mat has one annotator" in answer("--humans", "--gt", gt, "--json", out)
-    assert "--thresholds is 0" in answer("--humans", "--gt", gt, "--json", out, "--thresholds", 0)
+    assert "is a folder" in error("--humans", "--gt", gt, "--json", tmp_path)
+    assert "b.mat has one annotator" in error("--humans", "--gt", gt, "--json", out)
+    assert "--thresholds is 0" in error("--humans", "--gt", gt, "--json", out, "--thresholds", 0)
 
 
-def test_the_official_example_gives_the_official_scores(tmp_path):
-    # BSR/bench/data, whose terms do not let it be shipped here; the numbers are the tool's own
+def test_official_example_has_the_official_scores(tmp_path):
+    # BSR/bench/data may not be redistributed; the numbers are those of the official tool
     data = download.data_root() / "BSR/bench/data"
     if not (data / "segs").is_dir():
         pytest.skip("BSR/bench/data is not below DATA_ROOT")

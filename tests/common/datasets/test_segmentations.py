@@ -5,7 +5,7 @@ from PIL import Image
 
 from common import UserError
 from common.datasets import segmentations
-from tests.common.data_sets import picture
+from tests.common.datasets.files import write_image
 
 
 def bsds(root, shape=(6, 8)):
@@ -13,25 +13,25 @@ def bsds(root, shape=(6, 8)):
     for i in range(2):
         cells[0, i] = {"Segmentation": np.full(shape, i + 1, np.uint16)}
     for split in ("train", "val", "test"):
-        picture(root / f"BSDS500/data/images/{split}/1.jpg")
+        write_image(root / f"BSDS500/data/images/{split}/1.jpg")
         path = root / f"BSDS500/data/groundTruth/{split}/1.mat"
         path.parent.mkdir(parents=True, exist_ok=True)
         scipy.io.savemat(path, {"groundTruth": cells})
     return path
 
 
-def test_bsds_gives_every_annotator(root):
+def test_bsds_has_every_annotator(root):
     bsds(root)
-    loaded = segmentations.load("bsds500", root=root)
-    assert len(loaded) == 3 and loaded.n_classes is None
-    assert loaded.image(0).shape == (6, 8, 3)
-    assert [truth.shape for truth in loaded.ground_truths(0)] == [(6, 8), (6, 8)]
-    assert [truth[0, 0] for truth in loaded.ground_truths(2)] == [1, 2]
+    dataset = segmentations.load("bsds500", root=root)
+    assert len(dataset) == 3 and dataset.n_classes is None
+    assert dataset.image(0).shape == (6, 8, 3)
+    assert [truth.shape for truth in dataset.ground_truths(0)] == [(6, 8), (6, 8)]
+    assert [truth[0, 0] for truth in dataset.ground_truths(2)] == [1, 2]
     assert len(segmentations.load("bsds500", "train+val", root)) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "shape", "key"])
-def test_a_damaged_truth_is_refused_by_name(root, damage):
+def test_damaged_ground_truth_is_refused_by_name(root, damage):
     path = bsds(root, (3, 3) if damage == "shape" else (6, 8))
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:150])
@@ -41,13 +41,13 @@ def test_a_damaged_truth_is_refused_by_name(root, damage):
         segmentations.load("bsds500", "test", root).ground_truths(0)
 
 
-def test_a_missing_truth_and_a_missing_split_are_refused(root):
+def test_missing_ground_truth_and_split_are_refused(root):
     bsds(root).unlink()
     with pytest.raises(UserError, match="groundTruth/test/1.mat"):
         segmentations.load("bsds500", "test", root)
     with pytest.raises(UserError, match="camvid lacks camvid/val, camvid/valannot"):
         segmentations.load("camvid", "val", root)
-    with pytest.raises(UserError, match="none of bsds500"):
+    with pytest.raises(UserError, match="expected one of bsds500"):
         segmentations.load("mnist")
 
 
@@ -57,30 +57,30 @@ def labels_png(path, values, mode="L"):
 
 
 def test_camvid_has_eleven_classes_and_void(root):
-    picture(root / "camvid/val/a.png", (1, 3, 3))
+    write_image(root / "camvid/val/a.png", (1, 3, 3))
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]])
-    loaded = segmentations.load("camvid", "val", root)
-    assert loaded.ground_truths(0)[0].tolist() == [[0, 10, 11]]
-    assert (loaded.n_classes, loaded.ignore) == (11, 11)
+    dataset = segmentations.load("camvid", "val", root)
+    assert dataset.ground_truths(0)[0].tolist() == [[0, 10, 11]]
+    assert (dataset.n_classes, dataset.ignore) == (11, 11)
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 12]])
     with pytest.raises(UserError, match="label 12, expected below 11"):
-        loaded.ground_truths(0)
+        dataset.ground_truths(0)
     labels_png(root / "camvid/valannot/a.png", [[0, 10, 11]], "RGB")
     with pytest.raises(UserError, match="mode RGB"):
-        loaded.ground_truths(0)
+        dataset.ground_truths(0)
 
 
-def test_ade20k_counts_from_zero_and_ignores_what_nobody_named(root):
-    picture(root / "ADEChallengeData2016/images/validation/a.jpg", (1, 3, 3))
+def test_ade20k_labels_start_at_zero_and_0_is_ignored(root):
+    write_image(root / "ADEChallengeData2016/images/validation/a.jpg", (1, 3, 3))
     labels_png(root / "ADEChallengeData2016/annotations/validation/a.png", [[0, 1, 150]])
-    loaded = segmentations.load("ade20k", "val", root)
-    assert loaded.ground_truths(0)[0].tolist() == [[255, 0, 149]]
-    assert (loaded.n_classes, loaded.ignore) == (150, 255)
+    dataset = segmentations.load("ade20k", "val", root)
+    assert dataset.ground_truths(0)[0].tolist() == [[255, 0, 149]]
+    assert (dataset.n_classes, dataset.ignore) == (150, 255)
 
 
-def test_stanford_background_has_texts_of_labels_and_every_fifth_is_val(root):
+def test_stanford_background_reads_text_and_every_fifth_is_val(root):
     for i in range(6):
-        picture(root / f"iccv09Data/images/{i}.jpg", (2, 3, 3))
+        write_image(root / f"iccv09Data/images/{i}.jpg", (2, 3, 3))
         path = root / f"iccv09Data/labels/{i}.regions.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("0 7 -1\n1 2 3\n")
@@ -102,41 +102,41 @@ def test_stanford_background_has_texts_of_labels_and_every_fifth_is_val(root):
         ("images/train/a.png", "labels/train/a.png"),
     ],
 )
-def test_a_folder_of_pairs_in_three_layouts(tmp_path, image, truth):
-    picture(tmp_path / image, (1, 3, 3))
+def test_folder_of_pairs_in_three_layouts(tmp_path, image, truth):
+    write_image(tmp_path / image, (1, 3, 3))
     labels_png(tmp_path / truth, [[0, 2, 255]], "P")
-    loaded = segmentations.load("folder", "train", path=tmp_path)
-    assert (len(loaded), loaded.n_classes, loaded.ignore, loaded.classes) == (1, 3, 255, None)
-    assert loaded.ground_truths(0)[0].tolist() == [[0, 2, 255]]
+    dataset = segmentations.load("folder", "train", path=tmp_path)
+    assert (len(dataset), dataset.n_classes, dataset.ignore, dataset.classes) == (1, 3, 255, None)
+    assert dataset.ground_truths(0)[0].tolist() == [[0, 2, 255]]
     (tmp_path / "classes.txt").write_text("sky\nsea\n\n")
-    loaded = segmentations.load("folder", "train", path=tmp_path)
-    assert (loaded.n_classes, loaded.classes) == (2, ["sky", "sea"])
+    dataset = segmentations.load("folder", "train", path=tmp_path)
+    assert (dataset.n_classes, dataset.classes) == (2, ["sky", "sea"])
     with pytest.raises(UserError, match="label 2, expected below 2"):
-        loaded.ground_truths(0)
+        dataset.ground_truths(0)
 
 
 @pytest.mark.parametrize("folders", [("images", "labels"), ("train/images", "train/labels")])
-def test_gray_pictures_are_no_labels(tmp_path, folders):
-    """The number of classes is the labels' alone, whatever grays the pictures have."""
+def test_gray_images_are_not_label_maps(tmp_path, folders):
+    """They do not count for the number of classes."""
     labels_png(tmp_path / folders[0] / "a.png", [[200, 31, 7]])
     labels_png(tmp_path / folders[1] / "a.png", [[0, 2, 255]])
     split = "train" if "/" in folders[0] else ""
     assert segmentations.load("folder", split, path=tmp_path).n_classes == 3
 
 
-def test_a_folder_without_pairs_is_refused(tmp_path):
-    picture(tmp_path / "a.jpg", (1, 3, 3))
-    with pytest.raises(UserError, match="holds no pair of a picture and its labels"):
+def test_folder_without_pairs_is_refused(tmp_path):
+    write_image(tmp_path / "a.jpg", (1, 3, 3))
+    with pytest.raises(UserError, match="contains no pair of image and labels"):
         segmentations.load("folder", path=tmp_path)
-    with pytest.raises(UserError, match="nowhere is absent"):
+    with pytest.raises(UserError, match="nowhere does not exist"):
         segmentations.load("folder", path=tmp_path / "nowhere")
     with pytest.raises(UserError, match="needs dataset.path"):
         segmentations.load("folder")
 
 
-def test_ade20k_names_its_classes_where_the_table_is(root):
+def test_ade20k_reads_class_names(root):
     folder = root / "ADEChallengeData2016"
-    picture(folder / "images/validation/a.jpg", (1, 1, 3))
+    write_image(folder / "images/validation/a.jpg", (1, 1, 3))
     labels_png(folder / "annotations/validation/a.png", [[1]])
     assert segmentations.load("ade20k", "val", root).classes is None
     rows = [f"{i}\t0.1\t1\t1\tname {i}, other" for i in range(1, 151)]
@@ -146,12 +146,12 @@ def test_ade20k_names_its_classes_where_the_table_is(root):
 
 def test_real_bsds(real):
     real("BSDS500")
-    loaded = segmentations.load("bsds500", "train+val")
-    assert len(loaded) == 300 and 4 <= len(loaded.ground_truths(0)) <= 9
+    dataset = segmentations.load("bsds500", "train+val")
+    assert len(dataset) == 300 and 4 <= len(dataset.ground_truths(0)) <= 9
 
 
 def test_real_camvid(real):
     real("camvid")
-    loaded = segmentations.load("camvid", "val")
-    assert len(loaded) == 101 and loaded.image(0).shape == (360, 480, 3)
-    assert set(np.unique(loaded.ground_truths(0)[0])) <= set(range(12))
+    dataset = segmentations.load("camvid", "val")
+    assert len(dataset) == 101 and dataset.image(0).shape == (360, 480, 3)
+    assert set(np.unique(dataset.ground_truths(0)[0])) <= set(range(12))

@@ -1,4 +1,4 @@
-"""Where the tests of data sets find their files, and the server that they download from."""
+"""DATA_ROOT and the file server of the tests."""
 
 import http.server
 import os
@@ -9,18 +9,18 @@ import yaml
 
 from common import datasets
 from common.datasets import download, loading
-from tests.common.file_server import Handler
+from tests.common.datasets.file_server import Handler
 
 
 @pytest.fixture
 def no_sources(tmp_path, monkeypatch):
-    """Nothing on the system, nothing to download: what a test wants it makes."""
-    listed = tmp_path / "sources.yml"
+    """Hides system copies, and sources to download from."""
+    sources = tmp_path / "sources.yml"
     manual = {name: {"manual": "no network in tests"} for name in datasets.NAMES}
-    listed.write_text(
+    sources.write_text(
         yaml.safe_dump(manual | {"bsds500": manual["mnist"], "camvid": {"files": []}})
     )
-    monkeypatch.setattr(download, "SOURCES", listed)
+    monkeypatch.setattr(download, "SOURCES", sources)
     monkeypatch.setattr(loading, "SYSTEM_COPIES", {})
 
 
@@ -31,7 +31,7 @@ def root(no_sources, tmp_path):
 
 @pytest.fixture
 def real(no_sources):
-    """A path below DATA_ROOT; skips the test where there is none."""
+    """A function that returns a path in the real DATA_ROOT, or skips the test without it."""
 
     def find(*parts):
         path = download.data_root().joinpath(*parts)
@@ -43,7 +43,7 @@ def real(no_sources):
 
 
 @pytest.fixture(scope="module")
-def running():
+def running_server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -53,10 +53,10 @@ def running():
 
 
 @pytest.fixture
-def server(running, monkeypatch):
+def server(running_server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    running.seen, running.files = [], {}
-    running.asked, running.released = threading.Event(), threading.Event()
-    running.url = f"http://127.0.0.1:{running.server_address[1]}"
-    return running
+    running_server.requests, running_server.files = [], {}
+    running_server.requested, running_server.released = threading.Event(), threading.Event()
+    running_server.url = f"http://127.0.0.1:{running_server.server_address[1]}"
+    return running_server
