@@ -1,5 +1,3 @@
-"""Checkpoints of arrays: what was saved comes back, and nothing else does."""
-
 import pickle
 
 import h5py
@@ -17,16 +15,16 @@ def saved(tmp_path):
     return tmp_path / "w.h5", arrays
 
 
-def test_arrays_come_back_as_they_were(saved):
+def test_load_returns_the_saved_arrays(saved):
     path, arrays = saved
-    found = hdf5.load(path, arrays)
-    assert found.keys() == arrays.keys()
+    loaded = hdf5.load(path, arrays)
+    assert loaded.keys() == arrays.keys()
     for name, value in arrays.items():
-        np.testing.assert_array_equal(found[name], value)
-        assert found[name].dtype == value.dtype
+        np.testing.assert_array_equal(loaded[name], value)
+        assert loaded[name].dtype == value.dtype
 
 
-def test_nan_is_refused_by_name_and_nothing_is_written(tmp_path):
+def test_nan_is_refused_and_not_written(tmp_path):
     with pytest.raises(UserError, match="b became NaN or infinite"):
         hdf5.save(tmp_path / "w.h5", {"a": np.ones(2), "b": np.array([1, np.nan])})
     assert not (tmp_path / "w.h5").exists()
@@ -40,17 +38,17 @@ def test_nan_is_refused_by_name_and_nothing_is_written(tmp_path):
         ({"a": (2, 3), "b": (1,), "n": ()}, r"b is absent, the config expects \(1,\)"),
     ],
 )
-def test_other_arrays_are_refused_with_the_first_difference(saved, shapes, difference):
+def test_load_refuses_other_arrays_with_the_first_difference(saved, shapes, difference):
     with pytest.raises(UserError, match=difference):
         hdf5.load(saved[0], {name: np.empty(shape) for name, shape in shapes.items()})
 
 
-def test_what_is_no_such_file_is_refused_and_not_executed(tmp_path):
+def test_read_refuses_other_files_without_executing_them(tmp_path):
     bomb = PickleBomb(tmp_path / "harm")
     (tmp_path / "pickle.h5").write_bytes(pickle.dumps(bomb))
     with h5py.File(tmp_path / "group.h5", "w") as file:
         file.create_group("a")
     for name in ("pickle.h5", "group.h5", "absent.h5"):
-        with pytest.raises(UserError, match=f"{name} is no readable checkpoint"):
+        with pytest.raises(UserError, match=f"{name} is not a readable checkpoint"):
             hdf5.read(tmp_path / name)
     assert not bomb.path.exists()
