@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from common import bsds, cli
+from common import bsds
 from common.bsds import folder_scores, hierarchy
 from common.datasets import download
 from tests.common.bsds.segmentations import cell, halves, write_ground_truth
@@ -170,35 +170,19 @@ def damage(kind, gt, pred, tmp_path):
         ("empty", "has no .mat or .npy or .png file"),
     ],
 )
-def test_invalid_files_are_refused_in_one_line(
-    kind, reason, gt, pred, tmp_path, monkeypatch, capsys
-):
+def test_invalid_files_are_refused_in_one_line(kind, reason, gt, pred, tmp_path, refused):
     for name in ("a", "b", "c d"):
         save(pred, name, "npy", SCALES)
     damage(kind, gt, pred, tmp_path)
     out = tmp_path / "scores.json"
-    line = refused(monkeypatch, capsys, "--pred", pred, "--gt", gt, "--json", out)
+    line = refused(folder_scores.main, "--pred", pred, "--gt", gt, "--json", out)
     assert reason.replace("\\", "") in line
     assert not out.exists() and not (tmp_path / "harm").exists()
 
 
-def refused(monkeypatch, capsys, *argv):
-    """The error of a command that exits with code 2; in this process, which is faster."""
-    monkeypatch.setattr(sys, "argv", ["bsds", "--processes", "1", *map(str, argv)])
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
-        patch.setattr(cli.signal, "signal", lambda *_: None)  # pytest keeps its own
-        patch.setattr(cli.os, "register_at_fork", lambda **_: None)
-        cli.main(folder_scores.main)
-    assert stopped.value.code == 2
-    output = capsys.readouterr()
-    lines = [line for line in output.err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1 and output.out == ""
-    return lines[0]
-
-
-def test_options_are_checked_before_reading(gt, pred, tmp_path, monkeypatch, capsys):
+def test_options_are_checked_before_reading(gt, pred, tmp_path, refused):
     def error(*argv):
-        return refused(monkeypatch, capsys, *argv)
+        return refused(folder_scores.main, *argv)
 
     out = tmp_path / "scores.json"
     assert "required: --gt" in error("--pred", pred, "--json", out)
