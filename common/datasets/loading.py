@@ -66,7 +66,7 @@ def load(
     if name not in NAMES:
         similar = difflib.get_close_matches(name, NAMES, 1)
         hint = f"did you mean {similar[0]}" if similar else f"expected one of {', '.join(NAMES)}"
-        raise UserError(f"dataset.name {name} is unknown: {hint}")
+        raise UserError(f"dataset.name {name} is not known: {hint}")
     if not 0 <= max_bad <= 1:
         raise UserError(f"dataset.max_bad is {max_bad}: expected a fraction between 0 and 1")
     if path and name in _ARRAYS:
