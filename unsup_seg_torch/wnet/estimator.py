@@ -1,4 +1,4 @@
-"""W-Net in the manner of scikit-learn."""
+"""W-Net as a scikit-learn estimator."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,18 +7,19 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError
-from unsup_seg_torch import config, data, pred, train
+from common import UserError, images
+from common.pytorch.device import select_device
+from unsup_seg_torch.wnet import config, pred, train
 
 
 class WNetSegmenter(ClusterMixin, BaseEstimator):
-    """Learns labels of pixels from pictures alone, and gives every picture its regions.
+    """Learns labels of pixels from images alone, and segments images into regions.
 
-    X is one picture (h, w, 3) or a list of them, uint8 or floats in [0, 1], of any sizes. n_regions
-    joins regions until so many are left; without it they are cut at `height`. The parameters
-    are those of `config.py`. Wrong values raise ValueError.
+    X is one image (h, w, 3) or a list of them, uint8 or floats in [0, 1], of any sizes. n_regions
+    merges regions until that many are left; without it the hierarchy is cut at `height`. For the
+    other parameters see `wnet/config.py`. Invalid values raise ValueError.
 
-    After `fit`: labels_, as `predict` gives them for X; history_ with the losses of the steps.
+    Attributes after `fit`: labels_, what `predict` returns for X; history_, losses by step.
     """
 
     def __init__(
@@ -57,12 +58,12 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike | Sequence[ArrayLike], y: object = None) -> "WNetSegmenter":
-        """Trains on the pictures X."""
-        images, cfg = as_pictures(X), self._config()
+        """Trains on the images X."""
+        photos, cfg = images.as_image_list(X), self._config()
         if self.n_regions is not None and self.n_regions < 1:
             raise ValueError(f"n_regions is {self.n_regions}: expected 1 or more")
-        small = [data.reduce(image, self.max_side) for image in images]
-        state = train.begin(cfg, train.device())
+        small = [images.shrink(image, self.max_side) for image in photos]
+        state = train.initial_state(cfg, select_device())
         self.history_ = []
         try:
             for _ in range(cfg.training.n_epochs):
@@ -75,29 +76,29 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         return self
 
     def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """Regions of each picture: (h, w) int64 from 0, or a list of them."""
+        """Regions of each image: (h, w) int64 from 0, or a list of them."""
 
-        def regions(of: pred.Segmentation) -> np.ndarray:
+        def regions(result: pred.Segmentation) -> np.ndarray:
             if self.n_regions is not None:
-                return of.hierarchy.regions(self.n_regions)
-            return of.hierarchy.cut(self.height)
+                return result.hierarchy.regions(self.n_regions)
+            return result.hierarchy.cut(self.height)
 
-        return self._labels(X, regions)
+        return self._segment(X, regions)
 
     def transform(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """The most probable of the network's labels at each pixel, the same in all pictures."""
-        return self._labels(X, lambda of: of.labels)
+        """The network's most probable label of each pixel; labels are shared by all images."""
+        return self._segment(X, lambda result: result.labels)
 
-    def _labels(
-        self, X: ArrayLike | Sequence[ArrayLike], which: Callable[[pred.Segmentation], np.ndarray]
+    def _segment(
+        self, X: ArrayLike | Sequence[ArrayLike], select: Callable[[pred.Segmentation], np.ndarray]
     ) -> np.ndarray | list[np.ndarray]:
         check_is_fitted(self, "history_")
-        cfg, found = self._config(), []
-        for image in as_pictures(X):
-            full = data.reduce(image, cfg.dataset.full_side)
-            labels = which(pred.segment(self._net, full, cfg))
-            found.append(data.nearest(labels, image.shape[:2]).astype(np.int64))
-        return found[0] if is_one(X) else found
+        cfg, label_maps = self._config(), []
+        for image in images.as_image_list(X):
+            full = images.shrink(image, cfg.dataset.full_side)
+            labels = select(pred.segment(self._net, full, cfg))
+            label_maps.append(images.resize_labels(labels, image.shape[:2]).astype(np.int64))
+        return label_maps[0] if images.is_single_image(X) else label_maps
 
     def _config(self) -> config.Config:
         for name, known in (("regions", ("labels", "felzenszwalb")),
@@ -125,22 +126,3 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
                 crops=self.crops,
             ),
         )
-
-
-def is_one(X: ArrayLike | Sequence[ArrayLike]) -> bool:
-    return not isinstance(X, list | tuple) and np.ndim(X) == 3
-
-
-def as_pictures(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
-    """Each as uint8 (h, w, 3)."""
-    images = [np.asarray(image) for image in ([X] if is_one(X) else X)]
-    if not images:
-        raise ValueError("X is empty: expected a picture (h, w, 3) or several")
-    for i, image in enumerate(images):
-        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"picture {i} of X is {image.shape}: expected (h, w, 3)")
-        if image.dtype != np.uint8:
-            if image.dtype.kind != "f" or not (0 <= image.min() and image.max() <= 1):
-                raise ValueError(f"picture {i} of X is {image.dtype}: expected uint8, or 0 to 1")
-            images[i] = np.rint(image * 255).astype(np.uint8)
-    return images

@@ -1,4 +1,4 @@
-"""W-Net (Xia and Kulis 2017, figure 2): a U-Net to K labels a pixel, and one back to the image."""
+"""W-Net (Xia and Kulis 2017, figure 2): a U-Net from the image to K labels, and one back."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsup_seg_torch import config
+from unsup_seg_torch.wnet import config
 
 
 class Separable(nn.Module):
-    """A 3x3 convolution of every channel by itself, then a 1x1 one across the channels."""
+    """Depthwise separable convolution: 3x3 per channel, then 1x1 across channels."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -22,7 +22,7 @@ class Separable(nn.Module):
 
 
 class Module(nn.Sequential):
-    """Two convolutions, each with ReLU and batch normalisation: (b, c, h, w) -> (b, d, h, w)."""
+    """Two convolutions, each with ReLU and batch norm: (b, c, h, w) -> (b, d, h, w)."""
 
     def __init__(self, inputs: int, outputs: int, dropout: float = 0, separable: bool = True):
         layers: list[nn.Module] = []
@@ -38,9 +38,9 @@ class Module(nn.Sequential):
 class UNet(nn.Module):
     """(b, inputs, h, w) -> (b, outputs, h, w), h and w multiples of 2 ** depth.
 
-    The first and the last module have ordinary convolutions, those between separable ones. Every
-    level down halves the sides and doubles the channels, up again the level's own maps are put
-    beside what comes from below.
+    The first and the last module have ordinary convolutions, the others separable ones. Each level
+    down halves the sides and doubles the channels; on the way up the feature maps of the same level
+    are concatenated.
     """
 
     def __init__(self, inputs: int, outputs: int, width: int, depth: int, dropout: float):
@@ -70,7 +70,7 @@ class UNet(nn.Module):
 
 
 class WNet(nn.Module):
-    """Images (b, 3, h, w) in [0, 1] of any size -> probabilities (b, k, h, w), images again."""
+    """Images (b, 3, h, w) in [0, 1] of any size -> probabilities (b, k, h, w), reconstructions."""
 
     def __init__(self, n_clusters: int, width: int = 64, depth: int = 4, dropout: float = 0):
         super().__init__()
@@ -83,8 +83,8 @@ class WNet(nn.Module):
         return self._at_any_size(lambda padded: self.encoder(2 * padded - 1).softmax(1), images)
 
     def decode(self, probabilities: Tensor) -> Tensor:
-        """(b, k, h, w) -> (b, 3, h, w), in [0, 1] as far as it has been learned"""
-        # centred as the input is: the first outputs, near 0, are gray and not black
+        """(b, k, h, w) -> (b, 3, h, w), approximately in [0, 1]"""
+        # centered like the input: the untrained outputs, near 0, are gray and not black
         return self._at_any_size(lambda padded: (self.decoder(padded) + 1) / 2, probabilities)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,9 +92,9 @@ class WNet(nn.Module):
         return probabilities, self.decode(probabilities)
 
     def _at_any_size(self, net: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-        """The border is repeated up to the next multiple, and what becomes of it is cut off."""
+        """Pads to a multiple of 2 ** depth by repeating the border, and crops the result."""
         h, w = maps.shape[2:]
-        # two at least, since batch normalisation cannot learn from one pixel at the bottom
+        # at least two, since batch norm cannot train on a single pixel at the lowest level
         tall, wide = (max(-(-side // self.multiple), 2) * self.multiple for side in (h, w))
         if (tall, wide) == (h, w):
             return net(maps)

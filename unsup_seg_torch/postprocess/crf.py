@@ -1,7 +1,7 @@
-"""The fully connected CRF of Kraehenbuehl and Koltun (2011): labels that end at edges of colour.
+"""The fully connected CRF of Kraehenbuehl and Koltun (2011), which aligns labels with color edges.
 
 Its Gaussian filters over all pairs of pixels run on the permutohedral lattice of Adams, Baek and
-Davis (2010), which takes a time linear in the pixels.
+Davis (2010), in time linear in the number of pixels.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
-# Deviations of the two kernels, pixels and gray levels, and their weights: those that the method's
-# authors give out with their code.
-POSITION, COLOUR, APPEARANCE_WEIGHT = 80.0, 13.0, 10.0
-NEAR, SMOOTHNESS_WEIGHT = 3.0, 3.0
-LEAST = 1e-6  # probability: a label that the network rules out may come back
+# Standard deviations of the two kernels, in pixels and gray levels, and their weights: the defaults
+# of the authors' code.
+POSITION, COLOR, APPEARANCE_WEIGHT = 80.0, 13.0, 10.0
+SMOOTHNESS_POSITION, SMOOTHNESS_WEIGHT = 3.0, 3.0
+MIN_PROBABILITY = 1e-6  # so that a label that the network rules out can come back
 
 
 def refine(
@@ -22,15 +22,15 @@ def refine(
     image: np.ndarray,
     n_iterations: int = 5,
     position: float = POSITION,
-    colour: float = COLOUR,
+    color: float = COLOR,
     appearance_weight: float = APPEARANCE_WEIGHT,
-    near: float = NEAR,
+    smoothness_position: float = SMOOTHNESS_POSITION,
     smoothness_weight: float = SMOOTHNESS_WEIGHT,
 ) -> np.ndarray:
-    """Mean field: probabilities (k, h, w), image uint8 (h, w, 3) -> probabilities (k, h, w).
+    """Mean-field inference: probabilities (k, h, w), image uint8 (h, w, 3) -> probabilities.
 
-    Every round a pixel takes on what its like think: those of like colour within `position`, and
-    those within `near` whatever their colour.
+    Each iteration passes messages between pixels of similar color within about `position` pixels,
+    and between all pixels within about `smoothness_position`.
     """
     maps = torch.as_tensor(np.asarray(probabilities), dtype=torch.float32)
     k, h, w = maps.shape
@@ -38,13 +38,13 @@ def refine(
         raise ValueError(f"the image is {image.shape}, the probabilities {tuple(maps.shape)}")
     ys, xs = np.indices((h, w), np.float32)
     positions = np.stack([xs, ys], -1).reshape(-1, 2)
-    colours = image.reshape(-1, 3).astype(np.float32)
-    appearance = Filter(np.concatenate([positions / position, colours / colour], 1))
-    smoothness = Filter(positions / near)
-    unary = maps.reshape(k, -1).T.clamp(min=LEAST).log()  # (n, k)
+    colors = image.reshape(-1, 3).astype(np.float32)
+    appearance = Filter(np.concatenate([positions / position, colors / color], 1))
+    smoothness = Filter(positions / smoothness_position)
+    unary = maps.reshape(k, -1).T.clamp(min=MIN_PROBABILITY).log()  # (n, k)
     current = unary.softmax(1)
     for _ in range(n_iterations):
-        # Labels of different kind all cost the same (Potts), so that what others think is added.
+        # Potts model: every pair of different labels costs the same, so that messages are added.
         current = (
             unary
             + appearance_weight * appearance(current)
@@ -56,7 +56,7 @@ def refine(
 class Filter:
     """values (n, c) -> D^-1/2 K D^-1/2 values, K_ij = exp(-|f_i - f_j|^2 / 2), D its row sums.
 
-    Each pixel is its own neighbour too, as in the authors' code.
+    Includes i = j, as in the authors' code.
     """
 
     def __init__(self, features: np.ndarray):
@@ -69,65 +69,68 @@ class Filter:
 
 
 class Lattice:
-    """Sums over all points weighted by a Gaussian of their distance: features (n, d), float.
+    """Gaussian-weighted sums over all points, for features (n, d), on the permutohedral lattice.
 
-    Space is cut into equal simplices. Every point hands its values to the d + 1 corners of its own
-    (splat), corners mix with their neighbours along d + 1 directions (blur), points read back what
-    their corners have (slice).
+    Space is divided into simplices of one shape. Each point distributes its values to the d + 1
+    vertices of its simplex (splat), vertices are blurred with their neighbors along d + 1
+    directions (blur), and points interpolate the values of their vertices (slice).
     """
 
     def __init__(self, features: np.ndarray):
         n, d = features.shape
-        keys, weights = _corners(np.asarray(features, np.float64))
-        keys -= keys.min((0, 1)) - (d + 1)  # a margin, so that no neighbour of one is another's
+        keys, weights = _vertices(np.asarray(features, np.float64))
+        keys -= keys.min((0, 1)) - (d + 1)  # a margin, so that numbers of neighbors are unambiguous
         places = np.cumprod([1, *(keys.max((0, 1)) + d + 2)])
         if places[-1] > 2**62 or np.prod((keys.max((0, 1)) + d + 2).astype(float)) > 2**62:
-            raise ValueError("the features spread too far: divide them by larger deviations")
+            raise ValueError(
+                "the features have too large a range: divide them by larger standard deviations"
+            )
         numbers = (keys * places[:-1]).sum(-1)  # (n, d + 1)
-        corners, index = np.unique(numbers, return_inverse=True)
+        vertices, index = np.unique(numbers, return_inverse=True)
         index = index.reshape(n, d + 1)
-        self.n_corners = len(corners)
+        self.n_vertices = len(vertices)
         self.index = torch.from_numpy(index)
         self.weights = torch.from_numpy(weights.astype(np.float32))
-        # The same pairs ordered by corner: which points, with what weight, from where on.
+        # The same pairs ordered by vertex: points, weights, and where each vertex starts.
         order = np.argsort(index.ravel(), kind="stable")
         self.points = torch.from_numpy(order // (d + 1))
         self.shares = self.weights.ravel()[torch.from_numpy(order)]
-        counts = np.bincount(index.ravel(), minlength=len(corners))
+        counts = np.bincount(index.ravel(), minlength=len(vertices))
         self.starts = torch.from_numpy(np.cumsum(counts) - counts)
-        self.neighbours = [
-            tuple(_find(corners, corners + sign * step) for sign in (-1, 1))
+        self.neighbors = [
+            tuple(_find(vertices, vertices + sign * step) for sign in (-1, 1))
             for step in _directions(places[:-1])
         ]
-        # Of the Gaussian's mass so much is on a corner itself, direction after direction.
+        # normalizes the blur along all directions
         self.scale = 1 / (1 + 2.0**-d)
 
     def __call__(self, values: Tensor) -> Tensor:
         """(n, c) float32 -> (n, c)"""
-        here = F.embedding_bag(
+        at_vertices = F.embedding_bag(
             self.points, values, self.starts, mode="sum", per_sample_weights=self.shares
         )
-        here = torch.cat([here, here.new_zeros(1, values.shape[1])])  # who has no neighbour
-        for before, after in self.neighbours:
-            mixed = here[before].add_(here[after])
-            here[:-1].add_(mixed, alpha=0.5)
+        # one more row, of zeros, for missing neighbors
+        at_vertices = torch.cat([at_vertices, at_vertices.new_zeros(1, values.shape[1])])
+        for before, after in self.neighbors:
+            blurred = at_vertices[before].add_(at_vertices[after])
+            at_vertices[:-1].add_(blurred, alpha=0.5)
         return F.embedding_bag(
-            self.index, here, mode="sum", per_sample_weights=self.weights * self.scale
+            self.index, at_vertices, mode="sum", per_sample_weights=self.weights * self.scale
         )
 
 
-def _corners(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of every point's simplex: keys (n, d + 1, d) int64, barycentric weights (n, d + 1)."""
+def _vertices(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each point's simplex: keys of its vertices (n, d + 1, d), barycentric weights (n, d + 1)."""
     n, d = features.shape
-    # Into the plane of d + 1 coordinates that sum to 0, where the lattice lies, with the deviation
-    # that splat, blur and slice have together.
+    # Into the hyperplane of d + 1 coordinates that sum to 0, which contains the lattice, scaled by
+    # the standard deviation of splat, blur and slice together.
     steps = np.arange(1, d + 1)
     scaled = features * (np.sqrt(2 / 3) * (d + 1) / np.sqrt(steps * (steps + 1)))
-    later = np.cumsum(scaled[:, ::-1], 1)[:, ::-1]  # sums of this coordinate and those after it
+    later = np.cumsum(scaled[:, ::-1], 1)[:, ::-1]  # sums of this and all later coordinates
     raised = np.zeros((n, d + 1))
     raised[:, :-1] += later
     raised[:, 1:] -= steps * scaled
-    # The nearest lattice point of remainder 0, and how the coordinates' distances to it rank.
+    # The nearest lattice point of remainder 0, and the ranks of the coordinates' distances to it.
     nearest = np.rint(raised / (d + 1))
     excess = nearest.sum(1, keepdims=True).astype(np.int64)
     nearest *= d + 1
@@ -147,14 +150,14 @@ def _corners(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _directions(places: np.ndarray) -> list[int]:
-    """How the number of a corner changes with one step along each of the d + 1 directions."""
+    """How the number of a vertex changes with one step along each of the d + 1 directions."""
     d = len(places)
     back = -int(places.sum())
     return [back + (d + 1) * int(place) for place in places] + [back]
 
 
-def _find(corners: np.ndarray, wanted: np.ndarray) -> Tensor:
-    """Where the wanted numbers stand among the sorted corners; behind the last if they do not."""
-    at = np.searchsorted(corners, wanted)
-    at[at == len(corners)] = 0
-    return torch.from_numpy(np.where(corners[at] == wanted, at, len(corners)))
+def _find(vertices: np.ndarray, numbers: np.ndarray) -> Tensor:
+    """Indices of numbers in the sorted vertices; len(vertices) for those that are missing."""
+    index = np.searchsorted(vertices, numbers)
+    index[index == len(vertices)] = 0
+    return torch.from_numpy(np.where(vertices[index] == numbers, index, len(vertices)))

@@ -1,4 +1,4 @@
-"""What W-Net minimises: the soft normalised cut, exact and without a matrix, and reconstruction."""
+"""Losses of W-Net: the soft normalized cut, exact and matrix-free, and the reconstruction error."""
 
 import math
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CHUNK = 8192  # pixels: what twenty maps of them take stays in a core's cache
-OUTSIDE = 1e9  # standard deviations of colour: as far from all pixels as exp needs to be 0
+CHUNK = 8192  # pixels: twenty maps of them fit into the cache of a core
+OUTSIDE = 1e9  # color beyond the border, in standard deviations: the weight becomes exp(-inf) = 0
 
 
 def soft_ncut(
@@ -21,11 +21,11 @@ def soft_ncut(
 ) -> Tensor:
     """J = K - sum_k (p_k' W p_k) / (p_k' W 1) of every image (Xia and Kulis 2017, section 3.1).
 
-    probabilities (b, k, h, w), which sum to 1 over k; images (b, c, h, w) in [0, 1] -> (b,), from 0
-    to K; the uniform map has K - 1, and so has one label everywhere: an empty label counts 1.
-    w_ij = exp(-|f_i - f_j|^2 / sigma_intensity^2 - |x_i - x_j|^2 / sigma_position^2) between pixels
-    nearer than radius, each with itself too, else 0. Squares are summed over colours, not averaged.
-    The gradient is for the probabilities alone. Raises ValueError for arguments that do not fit.
+    probabilities (b, k, h, w), summing to 1 over k; images (b, c, h, w) in [0, 1] -> (b,), from 0
+    to K. Uniform probabilities have K - 1, and so has a single label: an empty label counts 1.
+    w_ij = exp(-|f_i - f_j|^2 / sigma_intensity^2 - |x_i - x_j|^2 / sigma_position^2) for pixels
+    closer than radius, including i = j, else 0. Squares are summed over channels, not averaged.
+    Differentiable in the probabilities only. Raises ValueError for arguments that do not fit.
     """
     _check(probabilities, images)
     if probabilities.dtype in (torch.float16, torch.bfloat16):
@@ -35,13 +35,13 @@ def soft_ncut(
 
 
 def reconstruction(decoded: Tensor, images: Tensor) -> Tensor:
-    """Mean squared error of pixels in [0, 1]: both (b, c, h, w) -> a number."""
-    # paper: the sum over pixels and channels, whose weight grows with the picture. Ours is the mean
+    """Mean squared error of pixels in [0, 1]: both (b, c, h, w) -> scalar."""
+    # paper: the sum over pixels and channels, whose weight grows with the image. Ours is the mean
     return F.mse_loss(decoded, images)
 
 
 class SoftNCutLoss(nn.Module):
-    """`soft_ncut`, its mean over the images: forward(probabilities, images) -> a number."""
+    """Mean of `soft_ncut` over the images: forward(probabilities, images) -> scalar."""
 
     def __init__(
         self, radius: float = 5, sigma_intensity: float = 10 / 255, sigma_position: float = 4
@@ -82,7 +82,7 @@ class _SoftNCut(torch.autograd.Function):
             degrees = product[k]
             sums.append([(maps[:k] * product[:k]).sum(1), (maps[:k] * degrees).sum(1)])
         inside, total = (torch.stack(each) for each in zip(*sums, strict=True))  # (b, k)
-        # Where nothing has the label both are 0, and so is its share.
+        # Without any pixel of the label both are 0, and so is their ratio.
         total = total.clamp(min=torch.finfo(total.dtype).tiny ** 0.5)
         share = inside / total
         ctx.save_for_backward(grid.cut(products), share, total)
@@ -115,9 +115,9 @@ def multiply(weights: Tensor, shifts: list[int], maps: Tensor, out: Tensor) -> N
 
 
 class _Grid:
-    """Pixels row after row with a margin behind each, so that a neighbour is a shift in memory.
+    """Pixels in row order with a margin after each row, so that a neighbor is a shift in memory.
 
-    What a shift pushes over the border lands in a margin, which no pixel is tied to.
+    A shift across the border ends in a margin, whose weights are 0.
     """
 
     def __init__(self, h: int, w: int, radius: float, sigma_position: float):
@@ -126,7 +126,7 @@ class _Grid:
         self.stride = w + reach
         self.length = self.stride * h
         steps = range(-reach, reach + 1)
-        offsets = [  # of each pair of neighbours the one that is further down, or to the right
+        offsets = [  # of each pair of neighbors the one below, or to the right
             (dy, dx)
             for dy in range(reach + 1)
             for dx in steps
@@ -144,7 +144,7 @@ class _Grid:
         return flat.unflatten(2, (self.h, self.stride))[..., : self.w]
 
     def weights(self, features: Tensor) -> Tensor:
-        """Of each pixel with its neighbours: features (c, h, w) -> (shifts, length)."""
+        """Weights between each pixel and its neighbors: features (c, h, w) -> (shifts, length)."""
         features = self.flat(features, outside=OUTSIDE)
         weights = features.new_zeros(len(self.shifts), self.length)
         for weight, shift, distance in zip(weights, self.shifts, self.distances, strict=True):
@@ -161,10 +161,12 @@ def _check(probabilities: Tensor, images: Tensor) -> None:
     if probabilities.ndim != 4 or images.ndim != 4:
         raise ValueError(f"{found}: expected (b, k, h, w) and (b, c, h, w)")
     if (len(probabilities), *probabilities.shape[2:]) != (len(images), *images.shape[2:]):
-        raise ValueError(f"{found}: expected as many images, of the same size")
-    if probabilities.device.type == "cpu" and probabilities.numel():  # elsewhere a look would wait
+        raise ValueError(f"{found}: expected the same number of images of the same size")
+    if (
+        probabilities.device.type == "cpu" and probabilities.numel()
+    ):  # on a GPU this would wait for the device
         total = float(probabilities[0, :, 0, 0].detach().sum())
-        if abs(total - 1) > 0.02:  # NaN is no swap: the loss shows it
+        if abs(total - 1) > 0.02:  # NaN passes: it shows in the loss
             raise ValueError(
                 f"the first pixel's probabilities sum to {total:.3g}, not 1: "
                 "the order is probabilities, images"
