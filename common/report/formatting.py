@@ -24,11 +24,12 @@ NAMES = {
     "proportion": "Cluster proportions", "transformations": "Active transformations",
 }  # fmt: skip
 NUMBERED = {"recall_at": "Recall@{}", "knn": "k-NN (k = {})"}
-VARIANTS = {"ods": "ODS", "ois": "OIS"} | {
-    name: name for name in ("best", "all", "fine", "coarse", "mean")
-}
+VARIANTS = {
+    "ods": "ODS", "ois": "OIS", "best": "best",
+    "all": "all", "fine": "fine", "coarse": "coarse", "mean": "mean",
+}  # fmt: skip
 UNITS = {"vi": "bits"}
-ROUNDING_NOISE = 1e-12
+ROUNDING_NOISE = 1e-12  # smaller values are shown as 0
 
 
 def display_name(key: str) -> str:

@@ -58,7 +58,7 @@ def test_without_labels_sizes_replace_scores_and_confusion_matrix(run):
     write_json(run / "scores.json", n=6, protocol="No labels.")
     text = Page(report.write_report(run)).text
     assert "6 images in 2 clusters." in text
-    assert "No labels: showing cluster sizes instead of scores" in text
+    assert "No labels: showing cluster sizes" in text
     assert "4 images, 66.7%" in text
     assert "Accuracy" not in text and "Confusion" not in text and "are “" not in text
 

@@ -112,3 +112,10 @@ def test_tile_shows_the_deviation_beside_the_mean(run):
     text = Page(report.write_report(run)).text
     assert "NMI 0.9738 ± 0.0027 raw pixels 0.730 ± 0.031" in text
     assert "e-16" not in text and "sd" not in text
+
+
+def test_scores_where_lower_is_better_are_explained(run):
+    write_json(run / "scores.json", pri_ods=0.8, vi_ods=1.6)
+    assert "↓: lower is better." in Page(report.write_report(run)).folded
+    write_json(run / "scores.json", pri_ods=0.8)
+    assert "lower is better" not in Page(report.write_report(run)).text
