@@ -3,7 +3,7 @@
 import colorsys
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,29 @@ def unique_names(paths: Iterable[Path]) -> list[str]:
         names.append(name)
         used.add(name.lower())
     return names
+
+
+def is_single_image(X: ArrayLike | Sequence[ArrayLike]) -> bool:
+    """Whether X is one image (h, w, 3) and not several."""
+    return not isinstance(X, list | tuple) and np.ndim(X) == 3
+
+
+def as_image_list(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+    """One image or several of any sizes, uint8 or floats in [0, 1], as uint8 (h, w, 3) each.
+
+    Raises ValueError.
+    """
+    arrays = [np.asarray(image) for image in ([X] if is_single_image(X) else X)]
+    if not arrays:
+        raise ValueError("X is empty: expected an image (h, w, 3) or several")
+    for i, image in enumerate(arrays):
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image {i} of X is {image.shape}: expected (h, w, 3)")
+        if image.dtype != np.uint8:
+            if image.dtype.kind != "f" or not (0 <= image.min() and image.max() <= 1):
+                raise ValueError(f"image {i} of X is {image.dtype}: expected uint8, or 0 to 1")
+            arrays[i] = np.rint(image * 255).astype(np.uint8)
+    return arrays
 
 
 def to_uint8(array: ArrayLike) -> np.ndarray:
@@ -242,6 +265,24 @@ def save_gif(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2
         duration=durations,
         loop=0,
     )
+
+
+def save_gif_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
+    """An animation whose frames are rows of images, padded in white to one size."""
+    save_gif(path, _pad_to_one_size([sheet([row]) for row in frames]))
+
+
+def save_mp4_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
+    """As `save_gif_of_rows`, a video."""
+    save_mp4(path, _pad_to_one_size([sheet([row]) for row in frames]))
+
+
+def _pad_to_one_size(sheets: list[np.ndarray]) -> np.ndarray:
+    size = [max(each.shape[axis] for each in sheets) for axis in (0, 1)]
+    canvas = np.full((len(sheets), *size, 3), 255, np.uint8)
+    for frame, each in zip(canvas, sheets, strict=True):
+        frame[: each.shape[0], : each.shape[1]] = each
+    return canvas
 
 
 def save_mp4(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:

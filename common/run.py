@@ -34,6 +34,7 @@ from common.monitors import Monitors
 log = logging.getLogger(__name__)
 LOG_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 class Stopped(BaseException):
@@ -70,6 +71,7 @@ class Run:
         self._is_empty = False
         self._metrics = self._monitors = None
         self._first_step = 0
+        self._saved_at = time.monotonic()
 
     @classmethod
     def create(cls, paper: Path, dataset: str, tag: str, config: dict[str, Any]) -> "Run":
@@ -286,6 +288,7 @@ class Run:
             target.rename(folder / ".tmp_replaced")
         temporary.rename(target)
         _sync(folder)
+        self._saved_at = time.monotonic()
         self._is_empty = False
         # later ones are left if the run was resumed from an older checkpoint
         older = [path for path in self._paths() if path < target]
@@ -294,6 +297,10 @@ class Run:
             shutil.rmtree(path)
         self._clean()
         self.note(seconds=self._seconds())
+
+    def is_checkpoint_due(self) -> bool:
+        """Whether the last checkpoint, or the start, is SECONDS_BETWEEN_CHECKPOINTS ago."""
+        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
 
     def latest_checkpoint(self) -> Checkpoint | None:
         """The newest intact checkpoint, None without any; raises UserError if all are damaged."""

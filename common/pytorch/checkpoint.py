@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from common import UserError
 from common.hdf5 import compare_shapes
+from common.run import Checkpoint, Run
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], header: dict[str, str] | None = None) -> None:
@@ -85,3 +86,55 @@ def load_optimizer(
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+
+
+def save(
+    run: Run,
+    step: int,
+    module: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+    header: dict[str, str] | None = None,
+    **progress: int,
+) -> None:
+    """A checkpoint of weights, optimizers and further tensors of the training state.
+
+    header: metadata of the weights' file; progress: JSON values that `restore` gives back. Raises
+    UserError, and keeps the previous checkpoint, if a weight is NaN or infinite.
+    """
+    check_finite(module, step)
+    state = dict(tensors)
+    for name, optimizer in optimizers.items():
+        state |= optimizer_tensors(optimizer, f"{name}.")
+    run.checkpoint(
+        step,
+        {
+            "model.safetensors": lambda path: write(path, module.state_dict(), header),
+            "state.safetensors": lambda path: write(path, state),
+        },
+        **progress,
+    )
+
+
+def restore(
+    run: Run,
+    module: nn.Module,
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    tensors: Mapping[str, Tensor],
+) -> Checkpoint | None:
+    """Fills all of these in place from the run's latest checkpoint; None if there is none.
+
+    What was logged after the checkpoint is dropped. Raises UserError if it is of another model.
+    """
+    latest = run.latest_checkpoint()
+    if latest is None:
+        run.rewind()
+        return None
+    load_module(module, latest.path / "model.safetensors")
+    path = latest.path / "state.safetensors"
+    saved = read(path)
+    copy_tensors(tensors, {name: saved[name] for name in tensors if name in saved}, path)
+    for name, optimizer in optimizers.items():
+        load_optimizer(optimizer, saved, path, f"{name}.")
+    run.rewind(latest.step)
+    return latest
