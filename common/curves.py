@@ -1,4 +1,4 @@
-"""The curves of a run as an image, for those who want a file beside the report."""
+"""Plots the logged metrics of a run as an image file."""
 
 import json
 from collections.abc import Sequence
@@ -8,13 +8,17 @@ from common.run import Run
 
 
 def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) -> Path:
-    """RUN/images/losses.png: logged metrics by step, one plot each; log_scale: of these names."""
+    """Writes RUN/images/losses.png: one plot per metric over the steps.
+
+    names: of metrics.jsonl; log_scale: those with a logarithmic axis.
+    """
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     figure = Figure((7, 1 + 2 * len(names)), layout="constrained")
     for axis, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
-        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True))
         axis.set_ylabel(name.replace("_", " "))
         if name in log_scale:
             axis.set_yscale("log")

@@ -124,24 +124,26 @@ def unique_names(paths: Iterable[Path]) -> list[str]:
 
 
 def is_single_image(X: ArrayLike | Sequence[ArrayLike]) -> bool:
-    """Whether X is one image (h, w, 3) and not several."""
+    """Whether X is a single image (h, w, 3) instead of several."""
     return not isinstance(X, list | tuple) and np.ndim(X) == 3
 
 
 def as_image_list(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
-    """One image or several of any sizes, uint8 or floats in [0, 1], as uint8 (h, w, 3) each.
+    """Converts an image, or several of any sizes, to a list of uint8 (h, w, 3).
 
-    Raises ValueError.
+    Images are uint8, or floats in [0, 1]. Raises ValueError for anything else.
     """
     arrays = [np.asarray(image) for image in ([X] if is_single_image(X) else X)]
     if not arrays:
-        raise ValueError("X is empty: expected an image (h, w, 3) or several")
+        raise ValueError("X is empty: expected one or more images (h, w, 3)")
     for i, image in enumerate(arrays):
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"image {i} of X is {image.shape}: expected (h, w, 3)")
         if image.dtype != np.uint8:
             if image.dtype.kind != "f" or not (0 <= image.min() and image.max() <= 1):
-                raise ValueError(f"image {i} of X is {image.dtype}: expected uint8, or 0 to 1")
+                raise ValueError(
+                    f"image {i} of X is {image.dtype}: expected uint8, or floats in [0, 1]"
+                )
             arrays[i] = np.rint(image * 255).astype(np.uint8)
     return arrays
 
@@ -268,21 +270,21 @@ def save_gif(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2
 
 
 def save_gif_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
-    """An animation whose frames are rows of images, padded in white to one size."""
+    """Writes a GIF whose frames are rows of images, see `sheet`, padded with white to one size."""
     save_gif(path, _pad_to_one_size([sheet([row]) for row in frames]))
 
 
 def save_mp4_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
-    """As `save_gif_of_rows`, a video."""
+    """Writes a video of rows of images, like `save_gif_of_rows`."""
     save_mp4(path, _pad_to_one_size([sheet([row]) for row in frames]))
 
 
-def _pad_to_one_size(sheets: list[np.ndarray]) -> np.ndarray:
-    size = [max(each.shape[axis] for each in sheets) for axis in (0, 1)]
-    canvas = np.full((len(sheets), *size, 3), 255, np.uint8)
-    for frame, each in zip(canvas, sheets, strict=True):
-        frame[: each.shape[0], : each.shape[1]] = each
-    return canvas
+def _pad_to_one_size(images: list[np.ndarray]) -> np.ndarray:
+    size = [max(image.shape[axis] for image in images) for axis in (0, 1)]
+    padded = np.full((len(images), *size, 3), 255, np.uint8)
+    for frame, image in zip(padded, images, strict=True):
+        frame[: image.shape[0], : image.shape[1]] = image
+    return padded
 
 
 def save_mp4(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:

@@ -299,7 +299,7 @@ class Run:
         self.note(seconds=self._seconds())
 
     def is_checkpoint_due(self) -> bool:
-        """Whether the last checkpoint, or the start, is SECONDS_BETWEEN_CHECKPOINTS ago."""
+        """Whether the last checkpoint (or the start) is SECONDS_BETWEEN_CHECKPOINTS ago."""
         return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
 
     def latest_checkpoint(self) -> Checkpoint | None:

@@ -97,9 +97,9 @@ def save(
     header: dict[str, str] | None = None,
     **progress: int,
 ) -> None:
-    """A checkpoint of weights, optimizers and further tensors of the training state.
+    """Saves a checkpoint of weights, optimizers and other tensors of the training state.
 
-    header: metadata of the weights' file; progress: JSON values that `restore` gives back. Raises
+    header: metadata of the weights file; progress: JSON values for `Checkpoint.progress`. Raises
     UserError, and keeps the previous checkpoint, if a weight is NaN or infinite.
     """
     check_finite(module, step)
@@ -122,9 +122,9 @@ def restore(
     optimizers: Mapping[str, torch.optim.Optimizer],
     tensors: Mapping[str, Tensor],
 ) -> Checkpoint | None:
-    """Fills all of these in place from the run's latest checkpoint; None if there is none.
+    """Loads the arguments of `save` in place from the latest checkpoint; None without one.
 
-    What was logged after the checkpoint is dropped. Raises UserError if it is of another model.
+    Deletes later lines of metrics.jsonl. Raises UserError if the checkpoint is of another model.
     """
     latest = run.latest_checkpoint()
     if latest is None:

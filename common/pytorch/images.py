@@ -1,4 +1,4 @@
-"""Images between numpy and PyTorch."""
+"""Converts images from NumPy to PyTorch."""
 
 import numpy as np
 import torch

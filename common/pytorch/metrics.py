@@ -1,4 +1,4 @@
-"""Means of what training steps return, between two lines of the log."""
+"""Running means of training metrics between two lines of the log."""
 
 import time
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 class RunningMetrics:
-    """Sums of scalar tensors, kept on the device: only `means` waits for it.
+    """Sums of scalar tensors on the device, so that only `means` synchronizes with it.
 
-    They are part of a checkpoint, so that a resumed run logs what an uninterrupted one would have.
+    Save `tensors` in checkpoints: a resumed run then logs the same values as without a stop.
     """
 
     def __init__(self, names: Iterable[str], device: torch.device):
@@ -19,21 +19,21 @@ class RunningMetrics:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The sums by the names they have in a checkpoint."""
+        """The sums by their names in a checkpoint."""
         return {f"sum.{name}": total for name, total in self.sums.items()}
 
     def restart_clock(self) -> None:
-        """Starts to measure images_per_second."""
+        """Restarts the measurement of images_per_second."""
         self._start, self._n_images = time.perf_counter(), 0
 
     def add(self, values: dict[str, Tensor], n_images: int) -> None:
-        """Adds the scalars that a step on n_images returned."""
+        """Adds the scalars of a training step on n_images."""
         for name, value in values.items():
             self.sums[name] += value
         self._n_images += n_images
 
     def means(self, n_steps: int) -> dict[str, float]:
-        """Means over the last n_steps, and images_per_second; starts again from zero."""
+        """Means over the last n_steps, and images_per_second; resets both."""
         means = {name: float(total) / n_steps for name, total in self.sums.items()}
         means["images_per_second"] = self._n_images / (time.perf_counter() - self._start)
         for total in self.sums.values():

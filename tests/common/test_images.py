@@ -207,6 +207,32 @@ def test_sheet_aligns_images_of_different_sizes():
     assert (sheet[3, 0] == 7).all() and (sheet[2] == 255).all() and (sheet[1, 4] == 255).all()
 
 
+def test_as_image_list_accepts_one_or_several_images():
+    (single,) = images.as_image_list(COLOR)
+    assert np.array_equal(single, COLOR)
+    stacked = images.as_image_list(np.stack([COLOR, COLOR]))
+    mixed = images.as_image_list([COLOR / 255, np.zeros((4, 4, 3), np.float32)])
+    assert len(stacked) == len(mixed) == 2
+    assert mixed[0].dtype == np.uint8 and np.array_equal(mixed[0], COLOR)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        ([], "X is empty"),
+        (GRAY, r"image 0 of X is \(3,\): expected \(h, w, 3\)"),
+        ([COLOR, GRAY], r"image 1 of X is \(2, 3\)"),
+        ([np.zeros((0, 4, 3), np.uint8)], r"image 0 of X is \(0, 4, 3\)"),
+        (COLOR.astype(np.int64), "image 0 of X is int64: expected uint8, or floats"),
+        (COLOR.astype(float), "image 0 of X is float64: expected uint8, or floats"),
+        (np.full((2, 2, 3), np.nan), "image 0 of X is float64"),
+    ],
+)
+def test_as_image_list_refuses_other_arrays(X, message):
+    with pytest.raises(ValueError, match=message):
+        images.as_image_list(X)
+
+
 def test_to_uint8_clips_and_rounds_floats_only():
     assert images.to_uint8([-1, 0, 0.5, 1, 2, np.nan]).tolist() == [0, 0, 128, 255, 255, 0]
     assert images.to_uint8(np.array([0, 1], np.uint8)).tolist() == [0, 1]
@@ -283,6 +309,15 @@ def test_save_label_map_keeps_16_bits(tmp_path):
     images.save_label_map(tmp_path / "new" / "a.png", labels)
     with Image.open(tmp_path / "new" / "a.png") as image:
         assert np.array_equal(np.asarray(image), labels)
+
+
+def test_save_gif_of_rows_pads_frames_to_one_size(tmp_path):
+    small, large = np.zeros((2, 2), np.uint8), np.zeros((5, 3), np.uint8)
+    images.save_gif_of_rows(tmp_path / "a.gif", [[small, small], [large, small]])
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert (gif.n_frames, gif.size) == (2, (3 + 4 + 2, 5))
+        first = np.asarray(gif.convert("L"))
+    assert (first[:2, :2] == 0).all() and (first[2:] == 255).all()
 
 
 def test_save_mp4_writes_or_names_the_missing_package(tmp_path):

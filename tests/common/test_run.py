@@ -322,6 +322,14 @@ def test_require_checkpoint_names_the_command_to_resume(run):
     assert run.require_checkpoint() == run.latest_checkpoint()
 
 
+def test_checkpoint_is_due_after_some_seconds(run, monkeypatch):
+    assert not run.is_checkpoint_due()
+    with run:
+        save(run, 10)
+        monkeypatch.setattr("common.run.SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+        assert run.is_checkpoint_due()
+
+
 def test_check_dataset_compares_checksums(run):
     run.check_dataset("abc")  # nothing noted yet
     run.note(dataset_checksum="abc")

@@ -6,6 +6,7 @@ from torch import nn
 
 from common import UserError
 from common.pytorch import checkpoint
+from common.run import Run
 from tests.entry_scripts import PickleBomb
 
 
@@ -131,3 +132,51 @@ def test_read_refuses_other_files_without_executing_them(tmp_path):
         with pytest.raises(UserError, match=f"{name} is not a readable checkpoint"):
             checkpoint.read(tmp_path / name)
     assert not bomb.path.exists()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path, "digits", "t", {})
+
+
+def test_restore_loads_what_save_wrote(run):
+    net = build_net()
+    optimizers = {"a": build_optimizer("adam", net)}
+    total = torch.tensor(5.0)
+    assert checkpoint.restore(run, net, optimizers, {"sum.loss": total}) is None
+    with run:
+        train(net, optimizers["a"], 2, seed=1)
+        run.log("train", 2, loss=1.0)
+        checkpoint.save(run, 2, net, optimizers, {"sum.loss": total}, {"n": "1"}, epoch=1)
+        expected = {name: value.clone() for name, value in net.state_dict().items()}
+        train(net, optimizers["a"], 1, seed=2)
+        run.log("train", 3, loss=1.0)
+        total += 1
+        latest = checkpoint.restore(run, net, optimizers, {"sum.loss": total})
+    assert (latest.step, latest.progress, float(total)) == (2, {"epoch": 1}, 5.0)
+    assert all(torch.equal(value, expected[name]) for name, value in net.state_dict().items())
+    assert optimizers["a"].state[net[0].weight]["step"] == 2
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_save_refuses_nan_and_keeps_the_previous_checkpoint(run):
+    net = build_net()
+    with run:
+        checkpoint.save(run, 1, net, {}, {})
+        net[0].weight.data[0] = torch.nan
+        with pytest.raises(UserError, match="0.weight became NaN or infinite at step 2"):
+            checkpoint.save(run, 2, net, {}, {})
+    assert run.latest_checkpoint().step == 1
+
+
+def test_restore_refuses_other_tensors_and_optimizers(run):
+    net = build_net()
+    optimizer = build_optimizer("adam", net)
+    with run:
+        train(net, optimizer, 1, seed=1)
+        checkpoint.save(run, 1, net, {"a": optimizer}, {"sum.loss": torch.zeros(())})
+        with pytest.raises(UserError, match="sum.norm is absent, the config expects"):
+            checkpoint.restore(run, net, {"a": optimizer}, {"sum.norm": torch.zeros(())})
+        other = build_net(16)
+        with pytest.raises(UserError, match="model.safetensors is of another model"):
+            checkpoint.restore(run, other, {"a": build_optimizer("adam", other)}, {})
