@@ -57,20 +57,20 @@ class Model:
     """Network whose features predict the transformations; the paper: resnet20, and resnet18 for
     photographs."""
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
-    """Transformations of the prototypes in the order they are applied; the first is active from
-    the start."""
+    """List of identity, color, affine, projective, tps (thin plate spline) and morpho (dilation or
+    erosion), in the order they are applied; the first is active from the start."""
     curriculum: tuple[float, ...] = ()
     """When the transformations after the first become active: epochs, or below 1 a fraction of
     n_epochs; empty: from the start."""
     grid_size: int = 4
-    """Thin plate spline: control points per side."""
+    """Thin plate spline: control points per side; 4 in the paper."""
     kernel_size: int = 7
-    """Morphology: side of the window in pixels, odd."""
+    """Morphology: side of the window in pixels, odd; 7 in the paper."""
     padding: Literal["border", "zeros"] = "border"
-    """What warps sample outside of the prototype, as in grid_sample."""
+    """Values outside of the prototype, as in torch's grid_sample; zeros for the paper's USPS."""
     gaussian_weights_std: float | None = None
-    """Standard deviation in pixels of Gaussian weights that favor the center of the image, 7 in the
-    paper's SVHN; null: all pixels count the same."""
+    """Standard deviation in pixels of Gaussian pixel weights around the center, 7 for the paper's
+    SVHN; null: equal weights."""
     empty_cluster_threshold: float | None = None
     """Fraction of the images below which a cluster counts as empty; null or 0: 0.2 / n_prototypes,
     as in the authors' code."""
