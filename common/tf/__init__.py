@@ -7,9 +7,8 @@ import os
 
 from common.silence import silence_stderr
 
-# Both have to be set before TensorFlow is imported; a user's own setting takes precedence.
+# Has to be set before TensorFlow is imported; a user's own setting takes precedence.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up log
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # halves a step where it is not the default
 
 with silence_stderr():  # some of it is written before the level above is read
     import tensorflow as tf
