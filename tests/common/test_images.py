@@ -164,6 +164,14 @@ def test_to_uint8_clips_rounds_and_leaves_bytes_alone():
     assert images.to_uint8(np.array([0, 1], np.uint8)).tolist() == [0, 1]
 
 
+def test_to_channels_converts_gray_and_rgb():
+    gray, rgb = np.full((1, 1, 1, 1), 9, np.uint8), np.array([[[[100, 50, 10]]]], np.uint8)
+    assert images.to_channels(gray, 3).tolist() == [[[[9, 9, 9]]]]
+    # 0.299 * 100 + 0.587 * 50 + 0.114 * 10 = 60.39
+    assert images.to_channels(rgb, 1).tolist() == [[[[60]]]]
+    assert images.to_channels(rgb, 3) is rgb
+
+
 def test_grid_places_images_row_by_row_on_white():
     picture = images.grid(np.zeros((3, 1, 1)), n_columns=2, pad=1)
     assert np.array_equal(picture, [[0, 255, 0], [255, 255, 255], [0, 255, 255]])
