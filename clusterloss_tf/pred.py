@@ -24,7 +24,7 @@ def main() -> None:
         config.Config,
         __file__,
         "Embed and cluster the test images of a run, or new images.",
-        input=cli.NEW_IMAGES["input"] | {"help": "new images (default: the test images of the run)"},
+        input=cli.NEW_IMAGES["input"] | {"help": "new images (default: the run's test images)"},
         out=cli.NEW_IMAGES["out"],
     )
     net = load(cfg, run)
