@@ -29,10 +29,15 @@ class Standardize(layers.Layer):
         )
 
     def adapt(self, images: np.ndarray) -> None:
-        """Computes both from images (n, h, w, c), 0..255; a constant channel keeps deviation 1."""
+        """Computes both from images (n, h, w, c), uint8 or floats in [0, 1].
+
+        A constant channel keeps deviation 1.
+        """
+        largest = 255.0 if images.dtype == np.uint8 else 1.0
         n, total, squares = 0, 0.0, 0.0
         for start in range(0, len(images), 4096):  # in parts: a float copy may not fit in memory
-            part = images[start : start + 4096].reshape(-1, images.shape[3]) / 255.0
+            part = images[start : start + 4096].reshape(-1, images.shape[3])
+            part = part.astype(np.float64) / largest
             n, total, squares = n + len(part), total + part.sum(0), squares + (part**2).sum(0)
         deviation = np.sqrt(np.maximum(squares / n - (total / n) ** 2, 0))
         self.mean.assign(total / n)

@@ -76,13 +76,15 @@ def test_any_image_size_has_an_embedding(shape):
     assert embeddings.shape == (2, 5) and np.isfinite(embeddings).all()
 
 
-def test_standardize_uses_statistics_of_images():
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_standardize_uses_statistics_of_images(dtype):
     images = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 2), np.uint8)
     images[..., 1] = 7  # a constant channel stays finite
+    floats = images.astype(np.float32) / 255
     layer = model.Standardize()
     layer.build((None, 4, 4, 2))
-    layer.adapt(images)
-    output = np.asarray(layer(images.astype(np.float32) / 255))
+    layer.adapt(images if dtype == np.uint8 else floats)
+    output = np.asarray(layer(floats))
     np.testing.assert_allclose(output[..., 0].mean(), 0, atol=1e-5)
     np.testing.assert_allclose(output[..., 0].std(), 1, rtol=1e-4)
     np.testing.assert_allclose(output[..., 1], 0, atol=1e-6)
