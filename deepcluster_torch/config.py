@@ -18,7 +18,7 @@ class Dataset:
     name: str = "digits"
     """A dataset of data/sources.yml, or `folder` with dataset.path."""
     path: str | None = None
-    """Folder of images, flat or nested; for `folder` only."""
+    """Folder of images, flat or nested; null: the dataset is found by its name."""
     split: str = ""
     """Split to train on, such as train or test; empty: all images."""
     test_split: str = ""
@@ -77,13 +77,14 @@ class Model:
     clustering: Clustering = "kmeans"
     """Clustering algorithm of v1 and frozen: k-means or power iteration clustering."""
     pca_dim: int | None = 256
-    """PCA dimensions before clustering; null: no PCA."""
+    """PCA dimensions before clustering; null: no PCA. Paper: 256."""
     eigen_power: float = -0.5
     """Exponent of the PCA variances as scale of the axes: -0.5 whitens, 0 only rotates."""
     n_neighbors: int = 5
-    """PIC: neighbors per point in the graph."""
+    """PIC: neighbors per point in the graph. Paper's code: 5."""
     sigma: float = 0.2
-    """PIC: width of the Gaussian kernel, as a distance between whitened features of length 1."""
+    """PIC: width of the Gaussian kernel, as a distance between normalized features. Paper's code:
+    0.2."""
     heads: tuple[int, ...] = ()
     """v2: prototypes of each head; empty: three heads of 10 * n_clusters, fewer with few images."""
     projection: int = 512
