@@ -219,7 +219,7 @@ def test_collapse_is_one_warning(images, caplog):
     with caplog.at_level(logging.WARNING):
         trained(config_of("v1", n_epochs=2), pixels)
     warnings = [record.message for record in caplog.records if "collapse" in record.message]
-    assert len(warnings) == 1 and "spread 0.0" in warnings[0]
+    assert len(warnings) == 1 and "spread of the features 0.000" in warnings[0]
 
 
 def test_infinite_loss_is_an_error(images):
