@@ -91,7 +91,7 @@ def load(cfg: config.Config, run: Run) -> tuple[nn.ModuleDict, FinalClustering]:
     state.net.eval()
     path = checkpoint.path / "clusters.safetensors"
     if path.exists():
-        return state.net, final.load(path, device, cfg.model)
+        return state.net, final.load(path, device, cfg)
     log.info("the run is not finished: clustering the features of its latest checkpoint")
     dataset, _ = training_images(cfg, run)
     return state.net, final.fit(features.extract(state.net, dataset.images, cfg), cfg)

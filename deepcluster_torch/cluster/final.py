@@ -106,16 +106,17 @@ def means(points: Tensor, assignments: Tensor) -> Tensor:
     return sums / torch.bincount(assignments, minlength=k)[:, None]
 
 
-def load(path: Path, device: torch.device, cfg: config.Model) -> FinalClustering:
+def load(path: Path, device: torch.device, cfg: config.Config) -> FinalClustering:
     """The final clustering of a checkpoint; raises UserError for one of another config."""
     saved = checkpoint.read(path)
     if saved.keys() != set(FinalClustering._fields):
         names = ", ".join(sorted(saved))
         raise UserError(f"{path} is not a readable checkpoint: it holds {names}")
     clustering = FinalClustering(**{name: tensor.to(device) for name, tensor in saved.items()})
-    if cfg.clustering == "kmeans" and len(clustering.centroids) != cfg.n_clusters:
+    n_clusters = cfg.model.n_clusters
+    if cfg.model.clustering == "kmeans" and len(clustering.centroids) != n_clusters:
         raise UserError(
             f"{path} is of another model: it has {len(clustering.centroids)} clusters, the config "
-            f"expects {cfg.n_clusters}"
+            f"expects {n_clusters}"
         )
     return clustering

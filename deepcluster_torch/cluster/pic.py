@@ -86,7 +86,7 @@ def _top(scores: Tensor, n: int) -> Tensor:
 
 
 def _graph(distances: np.ndarray, ids: np.ndarray, sigma: float) -> sparse.csr_array:
-    """Symmetric weights (n, n): exp(-d^2 / sigma^2), twice that between mutual neighbours."""
+    """Symmetric weights (n, n): exp(-d^2 / sigma^2), twice that between mutual neighbors."""
     n, k = ids.shape
     weights = np.exp(-distances / sigma**2).ravel()
     directed = sparse.csr_array((weights, ids.ravel(), k * np.arange(n + 1)), shape=(n, n))

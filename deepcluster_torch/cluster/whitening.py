@@ -49,17 +49,17 @@ class Whitening(NamedTuple):
         )
 
 
-def whiten(features: Tensor, cfg: config.Model) -> tuple[Whitening, Tensor]:
+def whiten(features: Tensor, model_cfg: config.Model) -> tuple[Whitening, Tensor]:
     """Fits a whitening to features (n, f) -> the whitening, the points to cluster (n, p).
 
     Without PCA (pca_dim None) the features are only normalized.
     """
-    if cfg.pca_dim is None:
+    if model_cfg.pca_dim is None:
         d = features.shape[1]
         identity = torch.eye(d, device=features.device)
         whitening = Whitening(torch.zeros(d, device=features.device), identity)
         return whitening, F.normalize(features)
-    whitening = Whitening.fit(features, cfg.pca_dim, cfg.eigen_power)
+    whitening = Whitening.fit(features, model_cfg.pca_dim, model_cfg.eigen_power)
     return whitening, whitening(features)
 
 

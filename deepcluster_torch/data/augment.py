@@ -67,17 +67,17 @@ def center_crop(images: Tensor, size: int, fraction: float = 1.0) -> Tensor:
 # ---- views as the config describes them
 
 
-def input_side(cfg: config.Model, height: int, width: int) -> int:
+def input_side(model_cfg: config.Model, height: int, width: int) -> int:
     """Side in pixels of the square that the network sees of images (height, width)."""
-    return cfg.input_size or min(height, width)
+    return model_cfg.input_size or min(height, width)
 
 
-def center_crops(images: np.ndarray, cfg: config.Model, device: torch.device) -> Iterator[Tensor]:
+def center_crops(images: np.ndarray, cfg: config.Config, device: torch.device) -> Iterator[Tensor]:
     """The centers of images uint8 (n, h, w, c) in batches float (b, c, s, s) in [0, 1]."""
-    size = input_side(cfg, *images.shape[1:3])
+    size = input_side(cfg.model, *images.shape[1:3])
     with tqdm(total=len(images), desc="features", unit="image", disable=None, leave=False) as bar:
         for batch, _ in batches(images, INFERENCE_BATCH):
-            yield center_crop(batch.to(device), size, cfg.center_crop)
+            yield center_crop(batch.to(device), size, cfg.model.center_crop)
             bar.update(len(batch))
 
 

@@ -29,20 +29,16 @@ class IndexedImages:
 def load(cfg: config.Dataset) -> tuple[datasets.Images, datasets.Images | None]:
     """The images to train on and those held out, if any; raises UserError."""
     dataset = _load_split(cfg, cfg.split)
+    n = len(dataset.paths)
     if cfg.n_images is not None:
-        if not cfg.n_images <= len(dataset.paths):
-            raise UserError(
-                f"dataset.n_images is {cfg.n_images}, the dataset has {len(dataset.paths)}"
-            )
-        chosen = np.random.default_rng(SPLIT_SEED).choice(
-            len(dataset.paths), cfg.n_images, replace=False
-        )
-        dataset = subset(dataset, np.sort(chosen))
+        if cfg.n_images > n:
+            raise UserError(f"dataset.n_images is {cfg.n_images}, the dataset has {n}")
+        chosen = np.random.default_rng(SPLIT_SEED).choice(n, cfg.n_images, replace=False)
+        dataset, n = subset(dataset, np.sort(chosen)), cfg.n_images
     if cfg.test_split:
         return dataset, _load_split(cfg, cfg.test_split)
     if not cfg.held_out:
         return dataset, None
-    n = len(dataset.paths)
     n_held_out = round(cfg.held_out * n)
     if not 0 < n_held_out < n:
         raise UserError(

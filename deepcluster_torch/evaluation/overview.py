@@ -54,7 +54,7 @@ def channel_activations(net: nn.ModuleDict, images: np.ndarray, cfg: config.Conf
     """Mean activation (n, c) of each channel of the trunk's last stage with spatial positions."""
     device = next(net.parameters()).device
     parts = []
-    for batch in center_crops(images, cfg.model, device):
+    for batch in center_crops(images, cfg, device):
         with autocast(cfg.training.precision, device):
             stages = net["trunk"].activations(batch)
         last = [values for values in stages.values() if values.ndim == 4][-1]

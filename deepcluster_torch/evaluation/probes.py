@@ -75,7 +75,7 @@ def stages(net: nn.ModuleDict, images: np.ndarray, cfg: config.Config) -> dict[s
     device = next(net.parameters()).device
     net.eval()
     parts: dict[str, list[Tensor]] = {}
-    for batch in center_crops(images, cfg.model, device):
+    for batch in center_crops(images, cfg, device):
         with autocast(cfg.training.precision, device):
             outputs = net["trunk"].activations(batch)
             outputs["features"] = net["trunk"](batch)

@@ -20,7 +20,7 @@ def extract(net: nn.ModuleDict, images: np.ndarray, cfg: config.Config) -> Tenso
     device = next(net.parameters()).device
     was_training, parts = net.training, []
     net.eval()
-    for batch in center_crops(images, cfg.model, device):
+    for batch in center_crops(images, cfg, device):
         with autocast(cfg.training.precision, device):
             features = net["trunk"](batch)
             if cfg.model.cluster_on == "embedding" and "projection" in net:

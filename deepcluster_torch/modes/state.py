@@ -65,16 +65,16 @@ class State:
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
 
-def choose_mode(cfg: config.Model, n: int) -> tuple[str, str]:
+def choose_mode(model_cfg: config.Model, n: int) -> tuple[str, str]:
     """The mode for n images, and the reason; raises UserError for frozen without a trunk."""
-    is_pretrained = cfg.weights is not None or cfg.pretrained
-    if cfg.mode == "frozen" and not is_pretrained:
+    is_pretrained = model_cfg.weights is not None or model_cfg.pretrained
+    if model_cfg.mode == "frozen" and not is_pretrained:
         raise UserError(
             "model.mode frozen needs a pretrained trunk: set model.weights to a file, or "
             "model.pretrained true for timm's weights"
         )
-    if cfg.mode != "auto":
-        return cfg.mode, "set by model.mode"
+    if model_cfg.mode != "auto":
+        return model_cfg.mode, "set by model.mode"
     if is_pretrained and n < MAX_IMAGES_FROZEN:
         return "frozen", f"pretrained trunk and {n:,} images, fewer than {MAX_IMAGES_FROZEN:,}"
     if n < MIN_IMAGES_V1:
@@ -82,11 +82,11 @@ def choose_mode(cfg: config.Model, n: int) -> tuple[str, str]:
     return "v1", f"{n:,} images, {MIN_IMAGES_V1:,} or more"
 
 
-def head_sizes(cfg: config.Model, n: int) -> tuple[int, ...]:
+def head_sizes(model_cfg: config.Model, n: int) -> tuple[int, ...]:
     """Prototypes of each head of v2 for n images; by default ten times n_clusters."""
-    if cfg.heads:
-        return cfg.heads
-    return (max(cfg.n_clusters, 2, min(10 * cfg.n_clusters, n // 10)),) * N_HEADS
+    if model_cfg.heads:
+        return model_cfg.heads
+    return (max(model_cfg.n_clusters, 2, min(10 * model_cfg.n_clusters, n // 10)),) * N_HEADS
 
 
 def initial_state(
@@ -99,8 +99,8 @@ def initial_state(
 ) -> State:
     """The state before the first step on n images of `shape` (h, w, c).
 
-    load_weights: of the config's pretrained trunk, unneeded before a checkpoint is loaded. Raises
-    UserError for too few images, and for a trunk that cannot be loaded.
+    load_weights: whether to load the config's pretrained trunk; False if a checkpoint follows.
+    Raises UserError for too few images, and for a trunk that cannot be loaded.
     """
     if n < 2:
         raise UserError(f"there is only {n} image: clustering needs two")
@@ -141,22 +141,22 @@ def initial_state(
 
 
 def build_trunk(
-    cfg: config.Model, shape: tuple[int, int, int], load_weights: bool = True
+    model_cfg: config.Model, shape: tuple[int, int, int], load_weights: bool = True
 ) -> model.Trunk:
     """The trunk for images of `shape` (h, w, c), with the config's pretrained weights if any."""
-    side = input_side(cfg, *shape[:2])
+    side = input_side(model_cfg, *shape[:2])
     trunk = model.build(
-        cfg.arch,
+        model_cfg.arch,
         (shape[2], side, side),
-        sobel=cfg.sobel,
-        width=cfg.width,
-        n_blocks=cfg.n_blocks,
-        stem_stride=cfg.stem_stride,
-        n_hidden=cfg.n_hidden,
-        pretrained=cfg.pretrained and load_weights,
+        sobel=model_cfg.sobel,
+        width=model_cfg.width,
+        n_blocks=model_cfg.n_blocks,
+        stem_stride=model_cfg.stem_stride,
+        n_hidden=model_cfg.n_hidden,
+        pretrained=model_cfg.pretrained and load_weights,
     )
-    if cfg.weights and load_weights:
-        weights.load(trunk, Path(cfg.weights))
+    if model_cfg.weights and load_weights:
+        weights.load(trunk, Path(model_cfg.weights))
     return trunk
 
 

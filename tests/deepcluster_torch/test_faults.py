@@ -110,18 +110,18 @@ def test_a_single_image_is_refused(refused, tmp_path):
 def test_equal_images_have_finite_scores(checkout, tmp_path, mode):
     for i in range(9):
         write(tmp_path / f"same/{i}.png")
-    answer = checkout.train(*of(tmp_path / "same", k=3), "--model.mode", mode)
-    assert answer.code == 0, answer.err
-    assert np.isfinite(checkout.score(answer.run)["distance"])
+    result = checkout.train(*of(tmp_path / "same", k=3), "--model.mode", mode)
+    assert result.code == 0, result.err
+    assert np.isfinite(checkout.score(result.run)["distance"])
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(5, 4), (5, 2), (2, 128)])
 @pytest.mark.parametrize("mode", ["v1", "v2"])
 def test_batch_size_need_not_divide_the_images(checkout, n, batch_size, mode):
     sizes = ["--dataset.n_images", n, "--training.batch_size", batch_size, "--model.heads", "[]"]
-    answer = checkout.train(*sizes, "--model.n_clusters", 2, "--model.mode", mode)
-    assert answer.code == 0, answer.err
-    assert checkout.score(answer.run)["n"] == n
+    result = checkout.train(*sizes, "--model.n_clusters", 2, "--model.mode", mode)
+    assert result.code == 0, result.err
+    assert checkout.score(result.run)["n"] == n
 
 
 def test_one_cluster_is_enough(checkout):
@@ -133,9 +133,9 @@ def test_one_cluster_is_enough(checkout):
 
 
 def test_nan_loss_stops_with_an_error(checkout):
-    answer = checkout.train("--training.lr", 1e30)
-    assert "became" in one_line(answer) and "lower training.lr" in answer.err
-    assert json.loads((answer.run / "meta.json").read_text())["status"] == "failed"
+    result = checkout.train("--training.lr", 1e30)
+    assert "became" in one_line(result) and "lower training.lr" in result.err
+    assert json.loads((result.run / "meta.json").read_text())["status"] == "failed"
 
 
 def test_diverged_run_keeps_its_last_good_checkpoint(checkout):

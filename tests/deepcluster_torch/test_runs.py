@@ -42,9 +42,9 @@ def of(folder, *options):
 
 
 def test_pipeline_prints_only_the_run_folder(finished_run):
-    answer, run = finished_run
-    assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
-    assert "mode v2: set by model.mode" in answer.stderr
+    result, run = finished_run
+    assert result.stdout == f"{run}\n" and run.name.endswith("_whole")
+    assert "mode v2: set by model.mode" in result.stderr
 
 
 def test_run_folder_has_all_files(finished_run):
@@ -146,25 +146,25 @@ def test_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout, s
     ("cwd", "script"), [(".", "deepcluster_torch.train"), ("deepcluster_torch", "train.py")]
 )
 def test_train_starts_as_a_module_and_in_its_folder(checkout, cwd, script):
-    answer = checkout(script, "--model.n_clusters", 0, cwd=cwd)
-    assert answer.err == "error: model.n_clusters is 0: expected 1 or more\n"
+    result = checkout(script, "--model.n_clusters", 0, cwd=cwd)
+    assert result.err == "error: model.n_clusters is 0: expected 1 or more\n"
 
 
 @pytest.mark.parametrize("script", ["train_cuda.py", "pred_cuda.py"])
 def test_cuda_scripts_fail_without_a_gpu(checkout, script):
-    answer = checkout(f"deepcluster_torch/{script}", "--tag", "x")
-    assert "no CUDA GPU found" in one_line(answer)
+    result = checkout(f"deepcluster_torch/{script}", "--tag", "x")
+    assert "no CUDA GPU found" in one_line(result)
 
 
 # ---- folders, new images
 
 
 def test_folder_of_images_has_galleries_and_scores(checkout, photos):
-    answer = checkout.train(*of(photos))
-    assert answer.code == 0, answer.err
-    assert "building a cache of 24 images" in answer.err
-    assert len(rows(answer.run)) == 24 and (answer.run / "report.html").exists()
-    assert checkout.score(answer.run)["n"] == 24
+    result = checkout.train(*of(photos))
+    assert result.code == 0, result.err
+    assert "building a cache of 24 images" in result.err
+    assert len(rows(result.run)) == 24 and (result.run / "report.html").exists()
+    assert checkout.score(result.run)["n"] == 24
     again = checkout.train(*of(photos))
     assert "building a cache" not in again.err and again.code == 0, again.err
 
@@ -174,8 +174,8 @@ def test_new_images_get_the_clusters_they_had_in_training(checkout, photos, tmp_
     clusters = {row["path"]: row["cluster"] for row in rows(run)}
     folder = shutil.copytree(photos / "red", tmp_path / "new photos")
     options = ["--input", folder, "--folders", "copy", "--neighbors"]
-    answer = checkout.pred(run, *options)
-    assert answer.code == 0, answer.err
+    result = checkout.pred(run, *options)
+    assert result.code == 0, result.err
     out = run / "predictions_new photos"
     for row in rows(out):
         name = row["path"].split("/")[-1]
@@ -200,8 +200,8 @@ def test_rgb_photo_of_another_size_is_assigned_by_a_gray_run(checkout, finished_
     photo = np.random.default_rng(0).integers(0, 256, (30, 47, 3), np.uint8)
     path, out = tmp_path / "one photo.jpg", tmp_path / "new" / "out"
     Image.fromarray(photo).save(path)
-    answer = checkout.pred(finished_run[1], "--input", path, "--out", out)
-    assert (answer.code, answer.out) == (0, ""), answer.err
+    result = checkout.pred(finished_run[1], "--input", path, "--out", out)
+    assert (result.code, result.out) == (0, ""), result.err
     assert [row["path"] for row in rows(out)] == [str(path)]
 
 
@@ -223,9 +223,9 @@ def test_merged_clusters_are_scored_as_groups(checkout):
 def test_pretrained_trunk_is_frozen_and_clustered(checkout, finished_run):
     weights = max(finished_run[1].glob("checkpoints/0*")) / "model.safetensors"
     options = ("--model.mode", "auto", "--model.weights", weights)
-    answer = checkout.train(*options)
-    assert answer.code == 0, answer.err
-    assert "mode frozen: pretrained trunk" in answer.err
+    result = checkout.train(*options)
+    assert result.code == 0, result.err
+    assert "mode frozen: pretrained trunk" in result.err
     again = checkout.train(*options, "--model.n_clusters", 5)
     assert "features_" in again.err, "features are computed once"
     before = (again.run / "predictions.csv").read_bytes()
