@@ -40,9 +40,7 @@ class Environment:
     @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
     def test_an_absent_gpu_is_one_line(self, without_gpu_or_visdom):
         assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
-        assert (
-            without_gpu_or_visdom.err.count("CUDA=0: no such GPU here, using the CPU") == 1
-        )
+        assert without_gpu_or_visdom.err.count("CUDA=0: no such GPU here, using the CPU") == 1
 
     def test_an_absent_monitor_is_one_warning(self, without_gpu_or_visdom):
         assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
