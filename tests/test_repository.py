@@ -179,9 +179,9 @@ def test_no_file_names_a_registry_or_a_machine():
     assert_none(f"{path}: {match[0]}" for path, match in matches.items() if match)
 
 
-def test_readme_links_configs_and_modules_exist():
+def test_documented_links_configs_and_modules_exist():
     missing = []
-    for path in [*READMES, ROOT / "CONTRIBUTING.md"]:
+    for path in [*READMES, ROOT / "CONTRIBUTING.md", *CONFIGS]:
         text = text_of(path)
         for link in re.findall(r"\]\(([^):#]+)\)", text):
             if not (path.parent / link).exists():
