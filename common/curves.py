@@ -13,7 +13,8 @@ def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) 
 
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     figure = Figure((7, 1 + 2 * len(names)), layout="constrained")
-    for axis, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
+    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
         axis.plot([line["step"] for line in lines], [line[name] for line in lines])
         axis.set_ylabel(name.replace("_", " "))
         if name in log_scale:
