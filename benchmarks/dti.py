@@ -40,7 +40,7 @@ def main() -> None:
 def step_seconds(name: str, encoder: str, images: Tensor) -> tuple[list[float], list[float]]:
     """Seconds of each of our steps and of the plain ones, after one of each that warms up."""
     cfg = config.Config(model=config.Model(name=name, encoder=encoder, n_prototypes=N_PROTOTYPES))
-    state = train.begin(cfg, images)
+    state = train.initial_state(cfg, images)
     state.net.n_active = len(cfg.model.transformations)
     batch = images[:BATCH].float() / 255
     plain = Oracle(cfg.model, state.net.prototypes.detach())

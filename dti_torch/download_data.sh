@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fetches affNIST-test, FRGC and the collections #santaphoto and #weddingkiss; a run by itself fetches only what it needs.
+# Downloads affNIST-test, FRGC and the Instagram collections #santaphoto and #weddingkiss; a run downloads what it needs itself.
 # DATA_ROOT=/big/disk ./download_data.sh
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -13,6 +13,6 @@ for name in affnist_test frgc instagram; do
     if [ -n "$stopped" ]; then exit "$stopped"; fi
 done
 if [ "${#failed[@]}" -gt 0 ]; then
-    echo "error: not fetched: ${failed[*]}; data/README.md says where to put the files by hand" >&2
+    echo "error: not downloaded: ${failed[*]}; to add the files by hand, see data/README.md" >&2
     exit 2
 fi
