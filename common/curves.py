@@ -15,7 +15,8 @@ def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) 
     figure = Figure((7, 1 + 2 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
     for axis, name in zip(axes, names, strict=True):
-        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axis.plot(*zip(*points, strict=True))
         axis.set_ylabel(name.replace("_", " "))
         if name in log_scale:
             axis.set_yscale("log")
