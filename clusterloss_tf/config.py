@@ -1,10 +1,9 @@
 """Options of facility location metric learning; the experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Loss = Literal[
     "facility", "contrastive", "triplet", "triplet_hard", "lifted", "n_pair", "multi_similarity",
@@ -38,7 +37,7 @@ class Dataset:
     """Largest fraction of unreadable files that is skipped; more of them are an error."""
 
     def __post_init__(self) -> None:
-        require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
+        checks.at_least(self, 1, "size")
         require(0 < self.held_out < 1, "dataset.held_out", self.held_out, "between 0 and 1")
 
 
@@ -68,8 +67,8 @@ class Model:
         n_parts = 6 if self.bottleneck else 3
         is_valid = self.depth >= 4 + n_parts and (self.depth - 4) % n_parts == 0
         require(is_valid, "model.depth", self.depth, f"4 and a multiple of {n_parts}")
-        _at_least(1, "model", self, "growth", "dim", "n_clusters")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
+        checks.at_least(self, 1, "growth", "dim", "n_clusters")
+        checks.below_one(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,10 @@ class Training:
     """Port of a visdom server on this machine that shows the curves live; null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        _at_least(0, "training", self, "gamma", "weight_decay", "n_epochs")
-        _at_least(2, "training", self, "batch_size", "images_per_class")
-        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a fraction below 1")
+        checks.positive(self, "lr")
+        checks.at_least(self, 0, "gamma", "weight_decay", "n_epochs")
+        checks.at_least(self, 2, "batch_size", "images_per_class")
+        checks.below_one(self, "warmup")
         is_valid = all(0 < fraction < 1 for fraction in self.milestones)
         expected = "fractions between 0 and 1"
         require(is_valid, "training.milestones", self.milestones, expected)
@@ -131,11 +130,3 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _at_least(minimum: int, section: str, values: Model | Training, *names: str) -> None:
-    """Raises ValueError if one of the fields is given and below minimum."""
-    for name in names:
-        value = getattr(values, name)
-        is_valid = value is None or value >= minimum
-        require(is_valid, f"{section}.{name}", value, f"{minimum} or more")

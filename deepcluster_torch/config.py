@@ -1,10 +1,9 @@
 """All options of DeepCluster; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Mode = Literal["auto", "v1", "v2", "frozen"]
 Clustering = Literal["kmeans", "pic"]
@@ -35,8 +34,8 @@ class Dataset:
     """Fraction of unreadable files up to which they are skipped; with more, training is refused."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "dataset", self, "size", "n_images")
-        require(0 <= self.held_out < 1, "dataset.held_out", self.held_out, "a fraction below 1")
+        checks.at_least(self, 1, "size", "n_images")
+        checks.below_one(self, "held_out")
 
 
 @dataclass(frozen=True)
@@ -97,15 +96,14 @@ class Model:
     """v2: what is clustered at the end: the features of the trunk or their projection."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "model", self, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
-        _at_least(1, "model", self, "n_neighbors", "n_blocks", "projection", "embedding")
-        _at_least(0, "model", self, "n_hidden")
+        checks.at_least(self, 1, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
+        checks.at_least(self, 1, "n_neighbors", "n_blocks", "projection", "embedding")
+        checks.at_least(self, 0, "n_hidden")
         strides = (None, 1, 2, 4)
         require(self.stem_stride in strides, "model.stem_stride", self.stem_stride, "1, 2 or 4")
         center_crop = self.center_crop
         require(0 < center_crop <= 1, "model.center_crop", center_crop, "a fraction, 1 or less")
-        require(self.temperature > 0, "model.temperature", self.temperature, "more than 0")
-        require(self.sigma > 0, "model.sigma", self.sigma, "more than 0")
+        checks.positive(self, "temperature", "sigma")
         require(min(self.heads, default=2) >= 2, "model.heads", self.heads, "2 or more each")
         require(
             self.n_groups is None or self.n_groups <= self.n_clusters,
@@ -191,26 +189,14 @@ class Training:
     """Port of a visdom server on this machine to show the curves on; null: none."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "head_lr"):
-            rate = getattr(self, name)
-            require(
-                rate is None or (rate > 0 and math.isfinite(rate)),
-                f"training.{name}", rate, "a number above 0",
-            )  # fmt: skip
-        _at_least(2, "training", self, "batch_size")  # batch norm cannot learn from one image
-        _at_least(1, "training", self, "n_epochs", "step_size", "patience", "recluster_every")
-        _at_least(1, "training", self, "kmeans_iterations", "n_init", "n_crops", "small_size")
-        _at_least(0, "training", self, "n_small_crops", "weight_decay", "jitter")
-        require(self.reassign > 0, "training.reassign", self.reassign, "more than 0")
-        for name in ("momentum", "head_momentum", "warmup"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("gray", "blur", "final_lr", "gamma"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"training.{name}", value, "between 0 and 1")
-        for name in ("crop_scale", "small_crop_scale"):
-            low, high = getattr(self, name)
-            require(0 < low <= high <= 1, f"training.{name}", (low, high), "two rising fractions")
+        checks.positive(self, "lr", "head_lr", "reassign")
+        checks.at_least(self, 2, "batch_size")  # batch norm cannot learn from one image
+        checks.at_least(self, 1, "n_epochs", "step_size", "patience", "recluster_every")
+        checks.at_least(self, 1, "kmeans_iterations", "n_init", "n_crops", "small_size")
+        checks.at_least(self, 0, "n_small_crops", "weight_decay", "jitter")
+        checks.below_one(self, "momentum", "head_momentum", "warmup")
+        checks.fraction(self, "gray", "blur", "final_lr", "gamma")
+        checks.rising(self, 1, "crop_scale", "small_crop_scale")
 
 
 @dataclass(frozen=True)
@@ -218,9 +204,3 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _at_least(minimum: int, section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        require(value is None or value >= minimum, f"{section}.{name}", value, f"{minimum} or more")

@@ -1,18 +1,11 @@
 """All options of differentiable feature clustering; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Mode = Literal["each", "frames", "reference"]
-
-
-def _at_least(minimum: float, section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        require(value is None or value >= minimum, f"{section}.{name}", value, f"{minimum} or more")
 
 
 @dataclass(frozen=True)
@@ -39,8 +32,8 @@ class Dataset:
     """Fraction of unreadable files up to which they are skipped; more of them are an error."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "dataset", self, "max_side")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
+        checks.at_least(self, 1, "max_side")
+        checks.fraction(self, "max_bad")
 
 
 @dataclass(frozen=True)
@@ -68,10 +61,10 @@ class Model:
     """Fraction of the image below which a connected segment joins a neighbor; 0: none does."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "model", self, "n_blocks", "width", "n_clusters", "n_labels")
+        checks.at_least(self, 1, "n_blocks", "width", "n_clusters", "n_labels")
         require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
-        _at_least(0, "model", self, "superpixels")
-        require(0 <= self.min_area < 1, "model.min_area", self.min_area, "a fraction, 0 to 1")
+        checks.at_least(self, 0, "superpixels")
+        checks.below_one(self, "min_area")
 
 
 @dataclass(frozen=True)
@@ -110,11 +103,11 @@ class Training:
     """Port of a visdom server on this machine to show the curves on; null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
-        _at_least(0, "training", self, "mu", "min_labels", "scribble_weight")
+        checks.positive(self, "lr")
+        checks.below_one(self, "momentum")
+        checks.at_least(self, 0, "mu", "min_labels", "scribble_weight")
         names = "n_iterations", "n_warm_iterations", "batch_size", "check_interval", "max_side"
-        _at_least(1, "training", self, *names)
+        checks.at_least(self, 1, *names)
 
 
 @dataclass(frozen=True)
