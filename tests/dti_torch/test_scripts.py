@@ -79,7 +79,7 @@ def test_download_data_continues_after_a_failure_and_names_it(checkout, sources,
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert (tmp_path / "my data/FRGC/data4torch.h5").read_bytes() == b"faces"
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("error: not downloaded: affnist_test instagram; ")
+    assert last.startswith("error: not fetched: affnist_test instagram; ")
     assert "Traceback" not in done.stderr
     files = [path.name for path in (tmp_path / "my data").rglob("*") if path.is_file()]
     assert sorted(files) == ["data4torch.h5", "data4torch.h5.sha256"]
@@ -109,7 +109,7 @@ def test_collection_after_a_failed_download_uses_partial_posts(checkout, tmp_pat
     done = call(checkout, "process_insta_santa.sh", path, DATA_ROOT=str(tmp_path), login="me")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert "--count 10000 --login me" in done.stderr and "#santaphoto\n" in done.stderr
-    assert "did not download all posts" in done.stderr
+    assert "did not get all posts" in done.stderr
     names = [path.name for path in (tmp_path / "instagram/santaphoto/train").iterdir()]
     assert names == ["00000.jpg"]
 
