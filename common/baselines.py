@@ -1,4 +1,4 @@
-"""python -m common.baselines --split val: scores segmentation baselines on BSDS500."""
+"""python -m common.baselines: scores segmentation baselines on BSDS500."""
 
 from common import cli
 from common.bsds.baselines import main

@@ -1,4 +1,4 @@
-"""One command line for every entry script: options in, a frozen config and a run folder out."""
+"""Command lines of all entry scripts: from options to a config and a run folder."""
 
 import argparse
 import errno
@@ -26,15 +26,33 @@ from common.run import LOG_FORMAT, SIGNALS, Run, Stopped, stop_now
 
 log = logging.getLogger(__name__)
 
+# Config keys that are paths.
+PATHS = ("dataset.path", "dataset.root", "dataset.scribbles", "model.trunk", "model.weights")
+# Option --root of commands that load or download datasets by name.
+ROOT = {"metavar": "DIR", "help": "folder of the datasets (default: $DATA_ROOT, else data/)"}
+# Options of a pred.py for new images, see `output_folder`.
+NEW_IMAGES: dict[str, dict[str, Any]] = {
+    "input": {
+        "metavar": "FILE_OR_FOLDER",
+        "help": "new images to predict (default: the training images)",
+    },
+    "out": {
+        "metavar": "DIR",
+        "help": "output folder (default: RUN, or RUN/predictions_NAME with --input)",
+    },
+}
+# What to do when the training images have changed, for Run.check_dataset in a pred.py.
+PASS_AS_INPUT = "pass these images with --input"
+
 
 def main(function: Callable[[], object]) -> None:
-    """Runs an entry script: a mistake ends in one line and exit code 2, a signal cleanly."""
+    """Runs an entry script; a UserError becomes one line and exit code 2, a signal 128 + number."""
     handler = logging.StreamHandler()
     handler.setFormatter(LOG_FORMAT)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for number in SIGNALS:
         signal.signal(number, stop_now)
-    os.register_at_fork(after_in_child=_leave_signals_to_the_parent)
+    os.register_at_fork(after_in_child=_reset_signals)
     try:
         try:
             function()
@@ -46,9 +64,9 @@ def main(function: Callable[[], object]) -> None:
     except Stopped as stop:
         sys.exit(128 + stop.signum)
     except BrokenPipeError:
-        if not _reader_is_gone():
+        if not _is_stdout_closed():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes stdout at exit
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -56,16 +74,17 @@ def main(function: Callable[[], object]) -> None:
         sys.exit(2)
 
 
-def _reader_is_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads, as after `| head`."""
+def _is_stdout_closed() -> bool:
+    """Whether stdout is a pipe whose reader has exited, as in `train.py | head`."""
     poll = select.poll()
     poll.register(1, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
-def _leave_signals_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how pools end their workers
+def _reset_signals() -> None:
+    """In forked workers: the parent handles Ctrl-C, which all processes receive."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how multiprocessing ends its workers
 
 
 def start(
@@ -73,14 +92,18 @@ def start(
 ) -> tuple[Any, Run]:
     """The config and the new or resumed run folder of a train.py.
 
-    Precedence: command line, then YAML file, then defaults of the class. default: name of the
-    default config, or one for each model. Raises UserError, and has then written nothing.
+    The command line takes precedence over the YAML file, and that over the defaults of the class.
+    default: name of the default YAML file, or one for each model. Raises UserError before anything
+    is written.
     """
     paper, argv = Path(file).resolve().parent, sys.argv[1:]
     model, config_class = _model_of(classes, paper, argv)
     default = default if isinstance(default, str) else default[model]
     schema = Schema(config_class)
-    parser = Parser(description=f"Train {paper.name} into a new run folder.")
+    parser = Parser(
+        description=f"Train {paper.name} in a new run folder, or resume a run.",
+        argument_default=argparse.SUPPRESS,  # to tell which options were given
+    )
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -94,7 +117,7 @@ def start(
             if key.startswith(f"{section}."):
                 text = schema.help[key].replace("%", "%%")  # argparse formats it
                 group.add_argument(f"--{key}", metavar=schema.metavar(key), help=text)
-    args = parser.parse_known(argv)
+    args = vars(parser.parse_args(argv))
     given = {key: schema.parse(key, args[key]) for key in schema.types if key in args}
     if "resume" in args:
         return _resume(schema, paper, args, given)
@@ -111,50 +134,47 @@ def open_run(
 ) -> tuple[Any, Run, argparse.Namespace]:
     """The config, the run folder and the options of a pred.py or evaluate.py.
 
-    options: name -> keyword arguments of `add_argument`, as in {"help": "a file or a folder"};
-    options that are not given have their default, or None. Raises UserError if RUN is not a run
-    folder of this paper.
+    options: name -> keyword arguments of `add_argument`, such as {"help": "a file or a folder"}.
+    Raises UserError if RUN is not a run folder of this paper.
     """
     paper = Path(file).resolve().parent
-    parser = Parser(description=description)
-    about = "run folder: a path or DATASET/MMDD_TAG (default: the newest)"
-    parser.add_argument("run", metavar="RUN", nargs="?", help=about)
+    parser = Parser("%(prog)s [RUN] [options]", description=description)
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        nargs="?",
+        help="run folder, a path or DATASET/MMDD_TAG (default: the newest)",
+    )
     for name, keywords in options.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **keywords)
-    args = parser.parse_known(sys.argv[1:])
-    run = _open(args.pop("run"), paper) if "run" in args else _newest(paper)
+    args = parser.parse_args()
+    name = vars(args).pop("run")
+    run = _newest(paper) if name is None else _open(name, paper)
     path = run.path / "config.yml"
     schema = Schema(class_of(classes, path))
-    cfg = schema.build(schema.load(path))
-    defaults = {
-        name: keywords.get("default", False if keywords.get("action") == "store_true" else None)
-        for name, keywords in options.items()
-    }
-    return cfg, run, argparse.Namespace(**defaults | args)
+    return schema.build(schema.load(path)), run, args
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors as a UserError of one line, and without abbreviated options."""
+    """argparse that raises UserError, suggests similar options and accepts no abbreviations."""
 
-    def __init__(self, **keywords: Any):
-        super().__init__(usage="%(prog)s [options]", allow_abbrev=False, **keywords)
+    def __init__(self, usage: str = "%(prog)s [options]", **keywords: Any):
+        super().__init__(usage=usage, allow_abbrev=False, **keywords)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        args = sys.argv[1:] if args is None else args
+        known = self._option_string_actions
+        for option in (word.split("=")[0] for word in args if word.startswith("--")):
+            if option not in known:
+                raise UserError(f"no option {option}; did you mean {nearest(option, known)}?")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see {self.prog} --help")
 
-    def parse_known(self, argv: list[str]) -> dict[str, Any]:
-        """The options that are given, by name; the most similar one is named for an unknown one."""
-        known = self._option_string_actions
-        for option in (word.split("=")[0] for word in argv if word.startswith("--")):
-            if option not in known:
-                raise UserError(f"no option {option}; did you mean {nearest(option, known)}?")
-        for action in self._actions:
-            action.default = argparse.SUPPRESS
-        return vars(self.parse_args(argv))
-
 
 def _model_of(classes: Classes, paper: Path, argv: list[str]) -> tuple[str | None, type]:
-    """The model and its config class: named on the command line, in the config, or by the run."""
+    """The model and its config class, from the options, the YAML file or the run to resume."""
     if not isinstance(classes, dict):
         return None, classes
     parser = Parser(add_help=False)
@@ -189,28 +209,12 @@ def _resume(
 
 
 def _absolute(values: dict[str, Any]) -> dict[str, Any]:
-    """Full paths, as pred.py and --resume may be called from another folder."""
-    names = ("dataset.path", "dataset.root", "dataset.scribbles", "model.trunk", "model.weights")
-    return values | {key: os.path.abspath(values[key]) for key in names if values.get(key)}
-
-
-# Options of a pred.py for images that the run was not trained on, see `output_folder`.
-NEW_IMAGES: dict[str, dict[str, Any]] = {
-    "input": {
-        "metavar": "FILE_OR_FOLDER",
-        "help": "new images; default: those of the training",
-    },
-    "out": {
-        "metavar": "DIR",
-        "help": "output folder; default: RUN, or RUN/predictions_NAME with --input",
-    },
-}
-# What to do when the images of the training have changed, for Run.check_dataset in a pred.py.
-PASS_AS_INPUT = "pass these images with --input"
+    """Makes paths absolute, as pred.py and --resume may be called from another folder."""
+    return values | {key: os.path.abspath(values[key]) for key in PATHS if values.get(key)}
 
 
 def output_folder(run: Run, args: argparse.Namespace) -> Path:
-    """Where a pred.py with NEW_IMAGES writes."""
+    """The folder that a pred.py with the options NEW_IMAGES writes to."""
     if args.out:
         return Path(args.out)
     if args.input is None:
@@ -223,8 +227,8 @@ def _open(name: str, paper: Path) -> Run:
 
 
 def _newest(paper: Path) -> Run:
-    """The run of a paper that was started last; raises UserError if there is none."""
-    configs = paper.glob("runs/*/*/config.yml")  # written once, when a run starts
+    """The run of a paper that was created last; raises UserError if there is none."""
+    configs = paper.glob("runs/*/*/config.yml")  # written only when a run is created
     started = sorted(configs, key=lambda path: (path.stat().st_mtime_ns, path))
     if not started:
         raise UserError(f"{paper.name} has no run yet: start one with train.py")

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -15,77 +15,77 @@ from docstring_parser import parse_from_object
 
 from common import UserError
 
-# A frozen dataclass whose fields are sections, frozen dataclasses too. For a paper with several
-# models: one such class for each model.name, the default model first.
+# A frozen dataclass of sections, which are frozen dataclasses; or a dictionary from each model.name
+# of a paper to such a class, the default model first.
 Classes = type | dict[str, type]
 
 
 class Schema:
-    """The keys "section.name" of a config class: their types, help and validation."""
+    """The keys "section.name" of a config class: their types, help and validation.
+
+    The help of a field is the docstring below it.
+    """
 
     def __init__(self, config_class: type):
         self.config_class = config_class
         self.sections: dict[str, type] = get_type_hints(config_class)
         self.types: dict[str, Any] = {}
         self.help: dict[str, str] = {}
-        # It only checks and converts single values: errors then name the key without parsing texts.
+        # Only converts and validates single values, so that every error can name the key.
         self._checker = jsonargparse.ArgumentParser(exit_on_error=False)
         for section, cls in self.sections.items():
-            documented = {doc.arg_name: doc.description for doc in parse_from_object(cls).params}
+            docs = {doc.arg_name: doc.description for doc in parse_from_object(cls).params}
             defaults = cls()
             for name, hint in get_type_hints(cls).items():
                 key = f"{section}.{name}"
                 self.types[key] = hint
-                text = " ".join((documented.get(name) or "").split()).rstrip(".")
-                self.help[key] = f"{text} (default: {_as_yaml(getattr(defaults, name))})"
+                text = " ".join((docs.get(name) or "").split()).removesuffix(".")
+                self.help[key] = f"{text} (default: {_as_yaml(getattr(defaults, name))})".lstrip()
                 self._checker.add_argument(f"--{key}", type=hint)
 
     def metavar(self, key: str) -> str:
-        """How the help shows a value: its choices or its type."""
-        hint = self.types[key]
-        if get_origin(hint) is Literal:
-            return f"{{{','.join(map(str, get_args(hint)))}}}"
-        names = [part for part in get_args(hint) or [hint] if part is not type(None)]
-        return names[0].__name__.upper() if isinstance(names[0], type) else "LIST"
+        """The placeholder of a value in the help: its choices or its type."""
+        return _metavar(self.types[key])
 
     def parse(self, key: str, text: str) -> Any:
         """The value of a command-line option; raises UserError."""
         return self._check(key, text, lambda: self._checker.parse_args([f"--{key}={text}"]))
 
     def validate(self, key: str, value: Any) -> Any:
-        """A value of a YAML file or a program, converted to its type; raises UserError."""
+        """A value from YAML or Python, converted to the type of the key; raises UserError."""
         section, _, name = key.partition(".")
         nested = {section: {name: value}}
         return self._check(key, value, lambda: self._checker.parse_object(nested))
 
-    def _check(self, key: str, found: Any, parse: Any) -> Any:
+    def _check(self, key: str, given: Any, parse: Callable[[], Any]) -> Any:
         hint = self.types[key]
         try:
             value = parse()[key]
         except argparse.ArgumentError:
-            raise _type_error(key, describe_type(hint), found) from None
-        # jsonargparse accepts both of these
+            raise _type_error(key, describe_type(hint), given) from None
+        # jsonargparse accepts null for any type, and NaN
         if value is None and type(None) not in get_args(hint):
             raise _type_error(key, describe_type(hint), "nothing")
         items = value if isinstance(value, list | tuple) else [value]
         if any(isinstance(item, float) and not math.isfinite(item) for item in items):
-            raise _type_error(key, "a finite number", found)
+            raise _type_error(key, "a finite number", given)
         return value
 
     def load(self, path: Path) -> dict[str, Any]:
         """The values of a YAML file as {"section.name": value}; raises UserError."""
         values: dict[str, Any] = {}
         for section, content in read_yaml(path).items():
-            if section in self.sections and not isinstance(content, dict | None):
+            if section not in self.sections and not (isinstance(content, dict) and content):
+                self.require_key(str(section), f"{path}: ")
+            if not isinstance(content, dict | None):
                 raise UserError(f"{path}: {section} must be a section of keys, found {content!r}")
-            names = content if isinstance(content, dict) else {}
-            keys = {f"{section}.{name}": value for name, value in names.items()}
-            for key in keys if section in self.sections else keys or [section]:
-                self.require_key(str(key), f"{path}: ")
-            try:
-                values |= {key: self.validate(key, value) for key, value in keys.items()}
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
+            for name, value in (content or {}).items():
+                key = f"{section}.{name}"
+                self.require_key(key, f"{path}: ")
+                try:
+                    values[key] = self.validate(key, value)
+                except UserError as error:
+                    raise UserError(f"{path}: {error}") from None
         return values
 
     def require_key(self, key: str, prefix: str = "") -> None:
@@ -135,14 +135,14 @@ def class_of(classes: Classes, path: Path) -> type:
 
 
 def model_name(path: Path) -> str | None:
-    """model.name of a YAML file, if it is there and a string."""
+    """model.name of a YAML file, or None if it has none that is a string."""
     section = read_yaml(path).get("model")
     name = section.get("name") if isinstance(section, dict) else None
-    return name if isinstance(name, str) else None  # another type is refused with its key
+    return name if isinstance(name, str) else None  # `Schema.load` rejects any other type
 
 
 def choose_model(classes: Classes, model: str | None) -> tuple[str | None, type]:
-    """The name and the config class of a model, of the first for None; raises UserError."""
+    """The name and the config class of a model (None: the default); raises UserError."""
     if not isinstance(classes, dict):
         return None, classes
     model = next(iter(classes)) if model is None else model
@@ -152,12 +152,12 @@ def choose_model(classes: Classes, model: str | None) -> tuple[str | None, type]
 
 
 def as_plain(config: Any) -> dict[str, dict[str, Any]]:
-    """A config as nested dictionaries of what YAML holds: tuples become lists."""
+    """A config as nested dictionaries of YAML types: tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping in UTF-8, with or without byte order mark; tags are refused, not executed."""
+    """A YAML mapping in UTF-8, with or without byte order mark; Python tags are refused."""
     try:
         values = yaml.safe_load(path.read_text("utf-8-sig"))
     except OSError as error:
@@ -168,8 +168,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise UserError(f"{where} is not valid YAML: {reason}") from None
     if not isinstance(values, dict):
-        found = "nothing" if values is None else f"a {type(values).__name__}"
-        raise UserError(f"{path}: expected sections such as `training:`, found {found}")
+        kind = "nothing" if values is None else f"a {type(values).__name__}"
+        raise UserError(f"{path}: expected sections such as `training:`, found {kind}")
     return values
 
 
@@ -179,6 +179,8 @@ def describe_type(hint: Any) -> str:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) in (list, tuple):
         return f"a list [...] of {describe_type(get_args(hint)[0])}"
+    if type(None) in get_args(hint):
+        return " or ".join(map(describe_type, _without_none(hint))) + " or null"
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
@@ -187,8 +189,22 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(names), 1, 0.0)[0]
 
 
-def _type_error(key: str, expected: str, found: Any) -> UserError:
-    return UserError(f"{key}: expected {expected}, found {str(found)[:80]}")
+def _metavar(hint: Any) -> str:
+    args = _without_none(hint)
+    if get_origin(hint) is Literal:
+        return f"{{{','.join(map(str, args))}}}"
+    if get_origin(hint) in (list, tuple):
+        items = ["..." if item is Ellipsis else _metavar(item) for item in args]
+        return f"[{', '.join(items if len(items) > 1 else [*items, '...'])}]"
+    return "|".join(map(_metavar, args)) if args else hint.__name__.upper()
+
+
+def _without_none(hint: Any) -> list[Any]:
+    return [part for part in get_args(hint) if part is not type(None)]
+
+
+def _type_error(key: str, expected: str, given: Any) -> UserError:
+    return UserError(f"{key}: expected {expected}, found {str(given)[:80]}")
 
 
 def _as_yaml(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Checkpoints of arrays by name in HDF5, which holds numbers and nothing that could be executed."""
+"""Checkpoints of arrays by name in HDF5 files, which cannot hold executable code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """What `save` wrote; raises UserError for anything else."""
+    """The arrays of a file written by `save`; raises UserError for any other file."""
     try:
         with h5py.File(path, "r") as file:
             return {name: dataset[()] for name, dataset in file.items()}
@@ -30,22 +30,24 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def load(path: Path, expected: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """As `read`; raises UserError as `compare_shapes`."""
-    saved = read(path)
-    compare_shapes(path, saved, expected)
-    return saved
+    """The arrays of a file; raises UserError as `read` and `compare_shapes`."""
+    arrays = read(path)
+    compare_shapes(path, arrays, expected)
+    return arrays
 
 
 def compare_shapes(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises UserError with the first difference; arrays, tensors or variables by name.
+    """Raises UserError with the first name that is missing, or whose shape differs.
 
-    The torch papers' checkpoints, which are safetensors, are compared by it, too.
+    path: the file of the saved arrays, tensors or variables.
     """
     for name in sorted(saved.keys() | expected.keys()):
-        found, wanted = (
-            tuple(of[name].shape) if name in of else "absent" for of in (saved, expected)
+        shape, expected_shape = (
+            tuple(arrays[name].shape) if name in arrays else "absent"
+            for arrays in (saved, expected)
         )
-        if found != wanted:
+        if shape != expected_shape:
             raise UserError(
-                f"{path} is of another model: {name} is {found}, the config expects {wanted}"
+                f"{path} is of another model: {name} is {shape}, the config expects "
+                f"{expected_shape}"
             )

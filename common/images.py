@@ -1,9 +1,9 @@
-"""Pictures in and out: any file to uint8 arrays; arrays to grids, overlays, png, gif and mp4."""
+"""Reads any image as uint8; resizes, draws and writes images: grids, overlays, PNG, GIF, MP4."""
 
 import colorsys
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +12,21 @@ from PIL import Image, ImageOps
 
 from common import UserError
 
-MAX_PIXELS = 178_000_000  # half a gigabyte once decoded to RGB
-# Pillow reads far more kinds, some of them through outside programs; a folder of images has these.
+MAX_PIXELS = 178_000_000  # half a gigabyte in RGB
+# Pillow reads many more formats, some of them with external programs.
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 
 
 def load(path: str | Path, mode: str = "RGB") -> np.ndarray:
-    """Any picture as uint8 (h, w, 3), or (h, w) for mode "L", upright as its EXIF tag says.
+    """An image as uint8 (h, w, 3), or (h, w) for mode "L", rotated according to its EXIF tag.
 
-    Transparency is laid over white, 16 bits are scaled to 8, an animation gives its first frame.
-    Raises UserError "PATH: reason" for everything that cannot be read, and for more than
-    MAX_PIXELS before a pixel is decoded.
+    Transparent pixels are blended with white, 16 bits are scaled to 8, an animation gives its first
+    frame. Raises UserError "PATH: reason" for unreadable files, and for more than MAX_PIXELS
+    before decoding.
     """
     path = Path(path)
     try:
-        if not path.is_file():  # a pipe would block for ever
+        if not path.is_file():  # a pipe would block forever
             raise ValueError("not a file" if path.exists() else "no such file")
         if path.stat().st_size == 0:
             raise ValueError("empty file")
@@ -55,7 +55,7 @@ def _convert(image: Image.Image, mode: str) -> Image.Image:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return f"not a picture ({', '.join(FORMATS)})"
+        return f"not an image ({', '.join(FORMATS)})"
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS // 10**6} million pixels"
     if isinstance(error, OSError) and error.strerror:
@@ -64,35 +64,35 @@ def _reason(error: Exception) -> str:
 
 
 def resize(image: np.ndarray, size: int | tuple[int, int]) -> np.ndarray:
-    """uint8 (h, w) or (h, w, c) to (size, size): the shorter side fits, the centre is kept.
+    """Resizes uint8 (h, w[, c]) to (size, size), cropping the longer side around the center.
 
-    A pair (h, w) is the exact new size, whatever becomes of the proportions.
+    A pair (h, w) is the exact new size, without regard to the aspect ratio.
     """
     squeezed = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    picture = Image.fromarray(squeezed)
-    # Bilinear is antialiased in Pillow, and what the papers' loaders use.
+    pil = Image.fromarray(squeezed)
+    # Bilinear, as in the loaders of the papers; antialiased in Pillow.
     if isinstance(size, int):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+        pil = ImageOps.fit(pil, (size, size), Image.Resampling.BILINEAR)
     else:
-        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    resized = np.array(picture)
+        pil = pil.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    resized = np.array(pil)
     return resized[..., None] if squeezed is not image else resized
 
 
 def fit_within(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """The size (h, w) in the same proportions whose longer side is max_side or less."""
-    shrink = min(1.0, (max_side or max(size)) / max(size))
-    return max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1)
+    """A size (h, w) scaled down until the longer side is max_side; None: as it is."""
+    scale = min(1.0, (max_side or max(size)) / max(size))
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def shrink(image: np.ndarray, max_side: int | None) -> np.ndarray:
-    """uint8 (h, w[, c]) in the same proportions, its longer side max_side or less."""
+    """Scales uint8 (h, w[, c]) down until the longer side is max_side; None: as it is."""
     size = fit_within(image.shape[:2], max_side)
     return image if size == image.shape[:2] else resize(image, size)
 
 
 def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (h, w) at another size (h, w), by the nearest pixel."""
+    """Labels (h, w) at another size (h, w), of the nearest pixels."""
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(int)
         for new, old in zip(size, labels.shape, strict=True)
@@ -101,7 +101,7 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def to_channels(pixels: np.ndarray, n_channels: int) -> np.ndarray:
-    """uint8 images (n, h, w, 1 or 3) as gray or RGB (n, h, w, n_channels)."""
+    """Converts uint8 images (n, h, w, 1 or 3) to gray or RGB: (n, h, w, n_channels)."""
     if pixels.shape[3] < n_channels:
         return pixels.repeat(n_channels, axis=3)
     if pixels.shape[3] > n_channels:
@@ -111,18 +111,45 @@ def to_channels(pixels: np.ndarray, n_channels: int) -> np.ndarray:
 
 
 def unique_names(paths: Iterable[Path]) -> list[str]:
-    """A file name for each path, valid on any file system, no two the same."""
+    """A unique file name without suffix for each path, valid on any file system."""
     names: list[str] = []
-    taken: set[str] = set()
+    used: set[str] = set()
     for i, path in enumerate(paths):
         name = "".join(c if c.isalnum() or c in "._-" else "_" for c in path.stem)[:80] or "_"
-        names.append(f"{name}_{i}" if name.lower() in taken else name)
-        taken.add(names[-1].lower())
+        while name.lower() in used:
+            name = f"{name}_{i}"
+        names.append(name)
+        used.add(name.lower())
     return names
 
 
+def is_single_image(X: ArrayLike | Sequence[ArrayLike]) -> bool:
+    """Whether X is a single image (h, w, 3) instead of several."""
+    return not isinstance(X, list | tuple) and np.ndim(X) == 3
+
+
+def as_image_list(X: ArrayLike | Sequence[ArrayLike]) -> list[np.ndarray]:
+    """Converts an image, or several of any sizes, to a list of uint8 (h, w, 3).
+
+    Images are uint8, or floats in [0, 1]. Raises ValueError for anything else.
+    """
+    arrays = [np.asarray(image) for image in ([X] if is_single_image(X) else X)]
+    if not arrays:
+        raise ValueError("X is empty: expected one or more images (h, w, 3)")
+    for i, image in enumerate(arrays):
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image {i} of X is {image.shape}: expected (h, w, 3)")
+        if image.dtype != np.uint8:
+            if image.dtype.kind != "f" or not (0 <= image.min() and image.max() <= 1):
+                raise ValueError(
+                    f"image {i} of X is {image.dtype}: expected uint8, or floats in [0, 1]"
+                )
+            arrays[i] = np.rint(image * 255).astype(np.uint8)
+    return arrays
+
+
 def to_uint8(array: ArrayLike) -> np.ndarray:
-    """Values in [0, 1] to 0..255, what lies outside clipped and NaN black; uint8 stays as it is."""
+    """Values in [0, 1] as uint8, clipped, NaN as 0; uint8 is returned as it is."""
     array = np.asarray(array)
     if array.dtype == np.uint8:
         return array
@@ -132,9 +159,9 @@ def to_uint8(array: ArrayLike) -> np.ndarray:
 def grid(
     images: ArrayLike, n_columns: int | None = None, pad: int = 2, scale: int = 1
 ) -> np.ndarray:
-    """Images (n, h, w[, c]) row by row as one uint8 picture on white; near square by default.
+    """Images (n, h, w[, c]) in rows on white, as one uint8 image, about square by default.
 
-    scale repeats every pixel, so that small images stay sharp in any viewer.
+    pad: pixels between images; scale: repeats of every pixel, to keep small images sharp.
     """
     images = to_uint8(images)
     if images.ndim == 4 and images.shape[3] == 1:
@@ -144,50 +171,50 @@ def grid(
     n_columns = min(n_columns or math.ceil(math.sqrt(n)), n)
     n_rows = math.ceil(n / n_columns)
     size = (n_rows * (h + pad) - pad, n_columns * (w + pad) - pad, *images.shape[3:])
-    picture = np.full(size, 255, np.uint8)
+    canvas = np.full(size, 255, np.uint8)
     for i, image in enumerate(images):
         y, x = i // n_columns * (h + pad), i % n_columns * (w + pad)
-        picture[y : y + h, x : x + w] = image
-    return picture
+        canvas[y : y + h, x : x + w] = image
+    return canvas
 
 
 def sheet(rows: list[list[np.ndarray]], gap: int = 4) -> np.ndarray:
-    """Images of any sizes as a table on white: as many per row, columns as wide as their widest."""
-    widths = [max(each.shape[1] for each in column) for column in zip(*rows, strict=True)]
-    heights = [max(each.shape[0] for each in row) for row in rows]
+    """uint8 images (h, w[, 3]) of any sizes as a table on white; rows of equal length."""
+    widths = [max(image.shape[1] for image in column) for column in zip(*rows, strict=True)]
+    heights = [max(image.shape[0] for image in row) for row in rows]
     size = sum(heights) + gap * (len(heights) - 1), sum(widths) + gap * (len(widths) - 1)
     canvas = np.full((*size, 3), 255, np.uint8)
     y = 0
     for row, height in zip(rows, heights, strict=True):
         x = 0
-        for each, width in zip(row, widths, strict=True):
-            rgb = each if each.ndim == 3 else each[..., None]
-            canvas[y : y + each.shape[0], x : x + each.shape[1]] = rgb
+        for image, width in zip(row, widths, strict=True):
+            rgb = image if image.ndim == 3 else image[..., None]
+            canvas[y : y + image.shape[0], x : x + image.shape[1]] = rgb
             x += width + gap
         y += height + gap
     return canvas
 
 
 def palette(n: int) -> np.ndarray:
-    """n colours (n, 3) uint8, neighbours far apart; the first ones stay the same for every n."""
-    # Steps of the golden ratio spread hues evenly for every n.
+    """n distinct colors (n, 3) uint8; the first ones do not depend on n."""
+    # Hues in steps of the golden ratio are spread evenly for every n.
     shades = [(0.65, 0.90), (0.90, 0.65), (0.40, 0.95), (0.70, 0.45)]
-    colours = [colorsys.hsv_to_rgb(i * 0.618034 % 1, *shades[i // 8 % 4]) for i in range(n)]
-    return to_uint8(np.reshape(colours, (n, 3)))
+    colors = [colorsys.hsv_to_rgb(i * 0.618034 % 1, *shades[i // 8 % 4]) for i in range(n)]
+    return to_uint8(np.reshape(colors, (n, 3)))
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.5) -> np.ndarray:
-    """Image (h, w[, c]) tinted by labels (h, w), one palette colour each; below 0 stays bare."""
+    """Image (h, w[, c]) blended with the palette colors of labels (h, w); below 0: not blended."""
     image = to_uint8(image)
     if image.ndim == 2 or image.shape[2] == 1:
         image = np.broadcast_to(image.reshape(*labels.shape, 1), (*labels.shape, 3))
-    colours = palette(max(int(labels.max(initial=0)) + 1, 1))[np.maximum(labels, 0)]
-    tinted = np.rint((1 - alpha) * image + alpha * colours).astype(np.uint8)
+    colors = palette(max(int(labels.max(initial=0)) + 1, 1))[np.maximum(labels, 0)]
+    tinted = np.rint((1 - alpha) * image + alpha * colors).astype(np.uint8)
     return np.where(labels[..., None] < 0, image, tinted)
 
 
 def mean_colors(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean colour of each label from 0 to the largest: (n, 3) uint8, black where there is none.
+    """Mean color of each label from 0 to the largest: (n, 3) uint8, black for unused labels.
 
     rgb (h, w, 3) uint8, labels (h, w).
     """
@@ -198,7 +225,7 @@ def mean_colors(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The picture (h, w, 3) with the borders of labels (h, w) in yellow beside black."""
+    """Image (h, w, 3) with the boundaries of labels (h, w) in yellow and black."""
     edge = np.zeros(labels.shape, bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
@@ -212,54 +239,81 @@ def contours(rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def write_captions(folder: Path, captions: Mapping[str, tuple[str, str]]) -> None:
-    """What the report says of the folder's pictures: title and text of each file, in this order."""
-    said = {name: {"title": title, "caption": text} for name, (title, text) in captions.items()}
+    """Writes captions.json: title and caption of images in a folder, in the order of the report."""
+    content = {name: {"title": title, "caption": text} for name, (title, text) in captions.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "captions.json").write_text(json.dumps(said, indent=1))
+    (folder / "captions.json").write_text(json.dumps(content, indent=1))
 
 
 def save_png(path: str | Path, image: ArrayLike) -> None:
-    """Writes (h, w), (h, w, 1) or (h, w, 3), and the folders above it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _picture(image).save(path, "PNG")
+    """Writes (h, w), (h, w, 1) or (h, w, 3); creates missing folders."""
+    _to_pil(image).save(_with_parents(path), "PNG")
 
 
 def save_label_map(path: str | Path, labels: np.ndarray) -> None:
-    """Writes labels (h, w) from 0 to 65535 as a 16-bit gray PNG, and the folders above it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint16)).save(path)
+    """Writes labels (h, w) in 0 to 65535 as a 16-bit gray PNG; creates missing folders."""
+    Image.fromarray(labels.astype(np.uint16)).save(_with_parents(path), "PNG")
 
 
 def save_gif(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:
-    """Writes an endless gif; seconds are one frame's, the last stays a second longer."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    first, *others = [_picture(frame) for frame in frames]
+    """Writes an endless GIF; seconds: per frame, the last is shown a second longer."""
+    first, *others = [_to_pil(frame) for frame in frames]
     durations = [round(seconds * 1000)] * len(others) + [round(seconds * 1000) + 1000]
-    first.save(path, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
+    first.save(
+        _with_parents(path),
+        "GIF",
+        save_all=True,
+        append_images=others,
+        duration=durations,
+        loop=0,
+    )
+
+
+def save_gif_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
+    """Writes a GIF whose frames are rows of images, see `sheet`, padded with white to one size."""
+    save_gif(path, _pad_to_one_size([sheet([row]) for row in frames]))
+
+
+def save_mp4_of_rows(path: str | Path, frames: Iterable[list[np.ndarray]]) -> None:
+    """Writes a video of rows of images, like `save_gif_of_rows`."""
+    save_mp4(path, _pad_to_one_size([sheet([row]) for row in frames]))
+
+
+def _pad_to_one_size(images: list[np.ndarray]) -> np.ndarray:
+    size = [max(image.shape[axis] for image in images) for axis in (0, 1)]
+    padded = np.full((len(images), *size, 3), 255, np.uint8)
+    for frame, image in zip(padded, images, strict=True):
+        frame[: image.shape[0], : image.shape[1]] = image
+    return padded
 
 
 def save_mp4(path: str | Path, frames: Iterable[ArrayLike], seconds: float = 0.2) -> None:
-    """Writes a video that browsers play; seconds are one frame's. Needs imageio-ffmpeg."""
+    """Writes a video that browsers play; seconds: per frame. Raises UserError without a writer."""
     try:
         import imageio_ffmpeg
     except ImportError as error:
         raise UserError("mp4 needs imageio-ffmpeg: pip install it, or write a gif") from error
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pictures = [np.asarray(_picture(frame).convert("RGB")) for frame in frames]
-    h, w = (side // 2 * 2 for side in pictures[0].shape[:2])  # yuv420 needs even sides
+    arrays = [np.asarray(_to_pil(frame).convert("RGB")) for frame in frames]
+    h, w = (side // 2 * 2 for side in arrays[0].shape[:2])  # yuv420 needs even sides
     writer = imageio_ffmpeg.write_frames(
-        str(path), (w, h), fps=1 / seconds, macro_block_size=2, ffmpeg_log_level="error"
+        str(_with_parents(path)),
+        (w, h),
+        fps=1 / seconds,
+        macro_block_size=2,
+        ffmpeg_log_level="error",
     )
     writer.send(None)
-    for picture in pictures:
-        writer.send(np.ascontiguousarray(picture[:h, :w]))
+    for array in arrays:
+        writer.send(np.ascontiguousarray(array[:h, :w]))
     writer.close()
 
 
-def _picture(image: ArrayLike) -> Image.Image:
+def _with_parents(path: str | Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _to_pil(image: ArrayLike) -> Image.Image:
     image = to_uint8(image)
     return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)

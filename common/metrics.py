@@ -14,46 +14,44 @@ from sklearn.metrics.cluster import contingency_matrix
 
 
 def nmi(labels: ArrayLike, clusters: ArrayLike) -> float:
-    """Mutual information over the arithmetic mean of the two entropies, in [0, 1].
+    """Normalized mutual information, in [0, 1], with the arithmetic mean of the two entropies.
 
-    labels, clusters (n,) integers from 0. Two partitions without any split count as equal: 1.
+    labels, clusters (n,) integers from 0. It is 1 if there is one class and one cluster.
     """
-    return float(normalized_mutual_info_score(*_partitions(labels, clusters)))
+    return float(normalized_mutual_info_score(*_check_partitions(labels, clusters)))
 
 
 def ami(labels: ArrayLike, clusters: ArrayLike) -> float:
-    """Mutual information corrected for chance: 1 is the same partition, 0 what random ones get.
+    """Adjusted mutual information: 1 for equal partitions, 0 expected for random ones.
 
-    labels, clusters (n,) integers from 0. Arithmetic mean, as `nmi`, which grows with the number of
-    clusters; this one does not.
+    labels, clusters (n,) integers from 0. Unlike NMI it does not grow with the number of clusters.
     """
-    return float(adjusted_mutual_info_score(*_partitions(labels, clusters)))
+    return float(adjusted_mutual_info_score(*_check_partitions(labels, clusters)))
 
 
 def adjusted_rand(labels: ArrayLike, clusters: ArrayLike) -> float:
-    """Rand index corrected for chance: 1 is the same partition, 0 what random ones get on average.
+    """Adjusted Rand index: 1 for equal partitions, 0 expected for random ones.
 
     labels, clusters (n,) integers from 0.
     """
-    return float(adjusted_rand_score(*_partitions(labels, clusters)))
+    return float(adjusted_rand_score(*_check_partitions(labels, clusters)))
 
 
 def clustering_accuracy(labels: ArrayLike, clusters: ArrayLike) -> float:
-    """Share of items whose cluster stands for their label, under the best one-to-one map.
+    """Accuracy under the best one-to-one mapping of clusters to classes (Hungarian algorithm).
 
-    labels, clusters (n,) integers from 0. Where there are more clusters than classes, those left
-    without a class are errors; so are the classes left without a cluster.
+    labels, clusters (n,) integers from 0. Items of unmatched clusters and classes count as errors.
     """
-    counts = contingency_matrix(*_partitions(labels, clusters))  # (classes, clusters)
+    counts = contingency_matrix(*_check_partitions(labels, clusters))  # (classes, clusters)
     return float(counts[linear_sum_assignment(counts, maximize=True)].sum() / counts.sum())
 
 
 def purity(labels: ArrayLike, clusters: ArrayLike) -> float:
-    """Share of items that have the most frequent label of their cluster.
+    """Fraction of items that have the most frequent label of their cluster.
 
-    labels, clusters (n,) integers from 0. It only grows with the number of clusters: no accuracy.
+    labels, clusters (n,) integers from 0. It grows with the number of clusters: not an accuracy.
     """
-    counts = contingency_matrix(*_partitions(labels, clusters))
+    counts = contingency_matrix(*_check_partitions(labels, clusters))
     return float(counts.max(axis=0).sum() / counts.sum())
 
 
@@ -70,28 +68,27 @@ def agreement(labels: ArrayLike, clusters: ArrayLike) -> dict[str, float]:
 def recall_at_k(
     embeddings: ArrayLike, labels: ArrayLike, ks: Iterable[int] = (1, 2, 4, 8)
 ) -> dict[int, float]:
-    """Share of items with one of their own label among the k others nearest to them (Euclidean).
+    """Fraction of items with an item of the same label among their k nearest others (Euclidean).
 
-    embeddings (n, d); labels (n,). An item alone in its class is never found; a k beyond n - 1
+    embeddings (n, d); labels (n,). Items alone in their class count as misses; a k above n - 1
     means all others.
     """
-    embeddings, labels = _embedded(embeddings, labels)
+    embeddings, labels = _check_embeddings(embeddings, labels)
     ks = list(ks)
     if not ks or min(ks) < 1:
-        raise ValueError(f"ks is {ks}: one k or more, each at least 1, were expected")
-    found = np.zeros(max(ks))
-    for rows, nearest in _neighbours(embeddings, max(ks)):
+        raise ValueError(f"ks is {ks}: expected one k or more, each at least 1")
+    hits = np.zeros(max(ks))
+    for rows, nearest in _neighbors(embeddings, max(ks)):
         same = labels[nearest] == labels[rows, None]  # (rows, k)
-        found[: same.shape[1]] += np.logical_or.accumulate(same, axis=1).sum(axis=0)
-        found[same.shape[1] :] += same.any(axis=1).sum()
-    return {k: float(found[k - 1] / len(labels)) for k in ks}
+        hits += _hits_at(same, max(ks))
+    return {k: float(hits[k - 1] / len(labels)) for k in ks}
 
 
 def map_at_r(embeddings: ArrayLike, labels: ArrayLike) -> float:
-    """Mean average precision over each item's R nearest others, R being how many share its label.
+    """MAP@R: mean average precision at R, the number of other items with the same label.
 
-    embeddings (n, d); labels (n,). Items alone in their class have no R and are left out.
-    Raises ValueError where all are. Musgrave et al. 2020, "A metric learning reality check", 3.2.
+    embeddings (n, d); labels (n,). Items alone in their class are left out; raises ValueError if
+    all are. Musgrave et al. 2020, "A metric learning reality check", section 3.2.
     """
     scores = retrieval_scores(embeddings, labels)
     if "map_at_r" not in scores:
@@ -107,24 +104,25 @@ def retrieval_scores(
 ) -> dict[str, float]:
     """recall_at_K for each of ks, map_at_r, r_precision and n_unmatched, in one pass.
 
-    embeddings (n, d); labels (n,); gallery: embeddings (m, d) and labels (m,) to search in; None:
-    the items themselves, each without itself. n_unmatched items have nothing of their label to
-    find: recall counts them as misses, the other two leave them out and are absent where all are.
-    r_precision is the share of its own label among an item's R nearest; see `map_at_r`.
+    embeddings (n, d); labels (n,); gallery: embeddings (m, d) and labels (m,) to search; None: the
+    other items. n_unmatched items have no match of their label: recall counts them as misses,
+    map_at_r and r_precision leave them out, and are missing from the result if all are left out.
+    r_precision is the fraction of an item's label among its R nearest, see `map_at_r`.
     """
-    embeddings, labels = _embedded(embeddings, labels, 1 if gallery else 2)
-    sought, names = (embeddings, labels) if gallery is None else _embedded(*gallery, 1)
-    if sought.shape[1] != embeddings.shape[1]:
-        raise ValueError(f"embeddings are {embeddings.shape}, the gallery's {sought.shape}")
+    embeddings, labels = _check_embeddings(embeddings, labels, 1 if gallery else 2)
+    keys, key_labels = (
+        (embeddings, labels) if gallery is None else _check_embeddings(*gallery, minimum=1)
+    )
+    if keys.shape[1] != embeddings.shape[1]:
+        raise ValueError(f"embeddings are {embeddings.shape}, the gallery's {keys.shape}")
     ks = list(ks)
-    found, counts = np.unique(names, return_counts=True)
-    place = np.minimum(np.searchsorted(found, labels), len(found) - 1)
-    n_relevant = np.where(found[place] == labels, counts[place], 0) - (gallery is None)  # (n,) R
+    classes, counts = np.unique(key_labels, return_counts=True)
+    index = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    n_relevant = np.where(classes[index] == labels, counts[index], 0) - (gallery is None)  # (n,) R
     hits, precision, average = np.zeros(max(ks)), 0.0, 0.0
-    for rows, nearest in _neighbours(embeddings, max(*ks, n_relevant.max()), gallery and sought):
-        same = names[nearest] == labels[rows, None]  # (rows, k)
-        met = np.logical_or.accumulate(same[:, : max(ks)], axis=1).sum(axis=0)
-        hits += np.pad(met, (0, max(ks) - len(met)), "edge")
+    for rows, nearest in _neighbors(embeddings, max(*ks, n_relevant.max()), gallery and keys):
+        same = key_labels[nearest] == labels[rows, None]  # (rows, k)
+        hits += _hits_at(same, max(ks))
         rank = np.arange(1, same.shape[1] + 1)
         same &= rank <= n_relevant[rows, None]
         r = np.maximum(n_relevant[rows], 1)
@@ -146,12 +144,12 @@ def mean_iou(
 ) -> dict[str, float | list[float]]:
     """Intersection over union of every class, pooled over all pixels, and its mean.
 
-    truth, predicted: two arrays of one shape, or one array an image, of classes in [0, n_classes).
-    Pixels whose truth is `ignore` are left out. A class that neither has is NaN in per_class and
-    stays out of the mean.
+    truth, predicted: two arrays of equal shape, or one array per image, of classes in
+    [0, n_classes). Pixels whose truth is `ignore` are left out. A class that is neither true nor
+    predicted is NaN in per_class and left out of the mean.
     """
     counts = np.zeros((n_classes, n_classes), np.int64)
-    for t, p in _images(truth, predicted, None):
+    for t, p in _flat_pairs(truth, predicted, None):
         counts += confusion(t, p, n_classes, ignore)
     scores = confusion_scores(counts)
     return {name: scores[name] for name in ("miou", "per_class", "pixel_accuracy")}
@@ -160,46 +158,46 @@ def mean_iou(
 def confusion(
     truth: ArrayLike, predicted: ArrayLike, n_classes: int, ignore: int | None = None
 ) -> np.ndarray:
-    """How many pixels of each class were called what: (n_classes, n_classes) int64, (true, said).
+    """Confusion matrix in pixels: (n_classes, n_classes) int64, (true class, predicted class).
 
-    truth, predicted: integers of one shape, in [0, n_classes) but where truth is `ignore`. Matrices
-    of several images are added. Raises ValueError for other classes.
+    truth, predicted: integers of equal shape, in [0, n_classes) except where truth is `ignore`.
+    Raises ValueError for other classes.
     """
-    ((t, p),) = _images([truth], [predicted], ignore)
-    if n_classes <= 256 and t.dtype == p.dtype == np.uint8:  # two bytes a pair fit into a cache
+    ((t, p),) = _flat_pairs([truth], [predicted], ignore)
+    if n_classes <= 256 and t.dtype == p.dtype == np.uint8:  # two bytes per pair: fits in the cache
         pairs = t * np.uint16(n_classes) + p
-        n_wrong = max(int(t.max(initial=0)), int(p.max(initial=0))) >= n_classes
+        is_invalid = max(int(t.max(initial=0)), int(p.max(initial=0))) >= n_classes
     else:
         pairs = t.astype(np.int64) * n_classes + p
-        n_wrong = t.size and (min(t.min(), p.min()) < 0 or max(t.max(), p.max()) >= n_classes)
-    if n_wrong:
+        is_invalid = t.size and (min(t.min(), p.min()) < 0 or max(t.max(), p.max()) >= n_classes)
+    if is_invalid:
         for name, classes in (("truth", t), ("predicted", p)):
-            for wrong in classes[(classes < 0) | (classes >= n_classes)][:1]:
-                raise ValueError(f"{name} has class {wrong}: 0 to {n_classes - 1} were expected")
+            for invalid in classes[(classes < 0) | (classes >= n_classes)][:1]:
+                raise ValueError(f"{name} has class {invalid}: expected 0 to {n_classes - 1}")
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def confusion_scores(counts: ArrayLike) -> dict[str, float | list[float]]:
-    """What is made of a confusion matrix (true, said): miou, per_class, pixel_accuracy, ...
+    """Scores of a confusion matrix (true class, predicted class).
 
-    mean_accuracy is the mean over classes of the share that is found, weighted_iou the mean of IoU
-    by how many pixels a class has. A class that nobody has or says is NaN in per_class and stays
-    out of all means. Raises ValueError for a matrix without a pixel.
+    miou, per_class (IoU), pixel_accuracy, mean_accuracy (mean recall of the classes) and
+    weighted_iou (IoU weighted by the true pixels of each class). A class that is neither true nor
+    predicted is NaN in per_class and left out of all means. Raises ValueError if all counts are 0.
     """
     counts = np.asarray(counts)
     if not counts.any():
         raise ValueError("there is no pixel to score: the images are empty or all ignored")
-    hits, of_class = np.diag(counts).astype(np.float64), counts.sum(axis=1)
-    union = counts.sum(axis=0) + of_class - hits
-    nothing = np.full(len(counts), np.nan)
-    per_class = np.divide(hits, union, out=nothing.copy(), where=union > 0)
-    found = np.divide(hits, of_class, out=nothing, where=of_class > 0)
+    hits, n_true = np.diag(counts).astype(np.float64), counts.sum(axis=1)
+    union = counts.sum(axis=0) + n_true - hits
+    nan = np.full(len(counts), np.nan)
+    per_class = np.divide(hits, union, out=nan.copy(), where=union > 0)
+    recall = np.divide(hits, n_true, out=nan, where=n_true > 0)
     return {
         "miou": float(np.nanmean(per_class)),
         "per_class": per_class.tolist(),
         "pixel_accuracy": float(hits.sum() / counts.sum()),
-        "mean_accuracy": float(np.nanmean(found)),
-        "weighted_iou": float(np.nansum(per_class * of_class) / of_class.sum()),
+        "mean_accuracy": float(np.nanmean(recall)),
+        "weighted_iou": float(np.nansum(per_class * n_true) / n_true.sum()),
     }
 
 
@@ -208,9 +206,9 @@ def pixel_accuracy(
     predicted: ArrayLike | Iterable[ArrayLike],
     ignore: int | None = None,
 ) -> float:
-    """Share of pixels with the right class, pooled over all images; arguments as in mean_iou."""
+    """Fraction of pixels with the correct class, over all images; arguments as in `mean_iou`."""
     hits = total = 0
-    for t, p in _images(truth, predicted, ignore):
+    for t, p in _flat_pairs(truth, predicted, ignore):
         hits += np.count_nonzero(t == p)
         total += t.size
     if not total:
@@ -218,51 +216,62 @@ def pixel_accuracy(
     return hits / total
 
 
-def _partitions(labels: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def _check_partitions(labels: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     labels, clusters = np.asarray(labels), np.asarray(clusters)
     if labels.shape != clusters.shape or labels.ndim != 1 or not labels.size:
-        found = f"labels {labels.shape} and clusters {clusters.shape}"
-        raise ValueError(f"{found}: two of the same shape (n,), n > 0, were expected")
+        raise ValueError(
+            f"labels {labels.shape} and clusters {clusters.shape}: expected both (n,), n > 0"
+        )
     for name, values in (("labels", labels), ("clusters", clusters)):
         if values.dtype.kind not in "iub":
-            raise ValueError(f"{name} are {values.dtype}: integers were expected")
+            raise ValueError(f"{name} are {values.dtype}: expected integers")
         if values.min() < 0:
-            raise ValueError(f"{name} go down to {values.min()}: leave items without one out")
+            raise ValueError(f"the minimum of {name} is {values.min()}: leave out unlabeled items")
     return labels, clusters
 
 
-def _embedded(
-    embeddings: ArrayLike, labels: ArrayLike, least: int = 2
+def _check_embeddings(
+    embeddings: ArrayLike, labels: ArrayLike, minimum: int = 2
 ) -> tuple[np.ndarray, np.ndarray]:
     embeddings, labels = np.asarray(embeddings), np.asarray(labels)
-    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or len(labels) < least:
-        found = f"embeddings {embeddings.shape} and labels {labels.shape}"
-        raise ValueError(f"{found}: (n, d) and (n,), n > {least - 1}, were expected")
+    if embeddings.ndim != 2 or labels.shape != embeddings.shape[:1] or len(labels) < minimum:
+        raise ValueError(
+            f"embeddings {embeddings.shape} and labels {labels.shape}: "
+            f"expected (n, d) and (n,), n >= {minimum}"
+        )
     if embeddings.dtype != np.float32:
         embeddings = embeddings.astype(np.float64)
     if not np.isfinite(embeddings).all():
-        raise ValueError("embeddings have a NaN or an infinity")
+        raise ValueError("embeddings contain NaN or infinity")
     return embeddings, labels
 
 
-def _neighbours(
+def _hits_at(same: np.ndarray, k_max: int) -> np.ndarray:
+    """Number of rows with a True among the first k columns, for k = 1 to k_max: (k_max,).
+
+    same (n, k); a k above the number of columns means all of them.
+    """
+    hits = np.logical_or.accumulate(same[:, :k_max], axis=1).sum(axis=0)
+    return np.pad(hits, (0, k_max - len(hits)), "edge")
+
+
+def _neighbors(
     embeddings: np.ndarray, k: int, gallery: np.ndarray | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The k nearest to each item, nearest first, in blocks of about 2**22 distances.
+    """The k nearest neighbors of each item, nearest first, in blocks of about 2**22 distances.
 
-    embeddings (n, d), gallery (m, d), or None for the others of the items -> rows (b,), indices
-    (b, min(k, m)), m being n - 1 for the others
+    embeddings (n, d), gallery (m, d), None: the other items -> rows (b,), indices (b, min(k, m)),
+    where m is n - 1 without a gallery
     """
-    sought = embeddings if gallery is None else gallery
-    k = min(k, len(sought) - (gallery is None))
-    middle = sought.mean(axis=0)  # |x|^2 - 2xy cancels far from the origin
-    embeddings, sought = embeddings - middle, sought - middle
-    squares = (sought**2).sum(axis=1)
-    for rows in np.array_split(
-        np.arange(len(embeddings)), -(-len(embeddings) * len(sought) // 2**22)
-    ):
-        # (b, m) squared distances, each row short of its own |x|^2, which changes no order
-        distances = squares - 2 * (embeddings[rows] @ sought.T)
+    keys = embeddings if gallery is None else gallery
+    k = min(k, len(keys) - (gallery is None))
+    center = keys.mean(axis=0)  # |x|^2 - 2xy cancels far from the origin
+    embeddings, keys = embeddings - center, keys - center
+    squares = (keys**2).sum(axis=1)
+    n_blocks = -(-len(embeddings) * len(keys) // 2**22)
+    for rows in np.array_split(np.arange(len(embeddings)), n_blocks):
+        # (b, m) squared distances without the |x|^2 of each row, which does not change the order
+        distances = squares - 2 * (embeddings[rows] @ keys.T)
         if gallery is None:
             distances[np.arange(len(rows)), rows] = np.inf
         nearest = np.argpartition(distances, k - 1, axis=1)[:, :k]
@@ -270,12 +279,12 @@ def _neighbours(
         yield rows, np.take_along_axis(nearest, order, axis=1)
 
 
-def _images(
+def _flat_pairs(
     truth: ArrayLike | Iterable[ArrayLike],
     predicted: ArrayLike | Iterable[ArrayLike],
     ignore: int | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Flat truth and prediction of each image, without the ignored pixels."""
+    """Truth and prediction of each image, flattened, without the ignored pixels."""
     if isinstance(truth, np.ndarray) and isinstance(predicted, np.ndarray):
         truth, predicted = [truth], [predicted]
     for t, p in zip(truth, predicted, strict=True):
@@ -283,6 +292,6 @@ def _images(
         if t.shape != p.shape:
             raise ValueError(f"truth {t.shape} and predicted {p.shape} differ in shape")
         if t.dtype.kind not in "iub" or p.dtype.kind not in "iub":
-            raise ValueError(f"truth is {t.dtype}, predicted {p.dtype}: integers were expected")
+            raise ValueError(f"truth is {t.dtype}, predicted {p.dtype}: expected integers")
         kept = slice(None) if ignore is None else t.ravel() != ignore
         yield t.ravel()[kept], p.ravel()[kept]

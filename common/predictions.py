@@ -1,4 +1,4 @@
-"""What every pred.py writes: predictions.npz and predictions.csv."""
+"""Writes predictions.npz and predictions.csv, the output of every pred.py."""
 
 import contextlib
 import csv
@@ -25,23 +25,25 @@ def writing(folder: Path) -> Iterator[None]:
 def write(
     out: Path, dataset: Images, arrays: Mapping[str, np.ndarray], columns: Mapping[str, Sequence]
 ) -> None:
-    """OUT/predictions.npz with arrays and labels, OUT/predictions.csv with one row per image.
+    """Writes OUT/predictions.npz with arrays and labels, OUT/predictions.csv with a row per image.
 
-    columns (n,) follow the column path. Deletes the galleries in OUT/images/clusters if an earlier
-    run has written them. Raises UserError if it cannot write.
+    columns (n,) come after the column path. Deletes OUT/images/clusters, the galleries of earlier
+    predictions. Raises UserError if it cannot write.
     """
-    labels = {}
+    labels: dict[str, np.ndarray] = {}
     if dataset.labels is not None:
-        labels = {"labels": dataset.labels, "classes": np.array(dataset.classes)}
+        labels["labels"] = dataset.labels
+        if dataset.classes is not None:
+            labels["classes"] = np.array(dataset.classes)
     with writing(out):
-        if (out / "predictions.npz").exists():  # the folder was not written by anything else
+        if (out / "predictions.npz").exists():  # else the galleries are not ours to delete
             shutil.rmtree(out / "images" / "clusters", ignore_errors=True)
         np.savez(out / "predictions.npz", **arrays, **labels)
         write_csv(out / "predictions.csv", {"path": dataset.paths} | dict(columns))
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence]) -> None:
-    """A table by columns of equal length; floats with six significant digits."""
+    """Writes columns of equal length; floats with six significant digits."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(columns)
@@ -50,7 +52,10 @@ def write_csv(path: Path, columns: Mapping[str, Sequence]) -> None:
 
 
 def margins(distances: np.ndarray) -> np.ndarray:
-    """How much farther the second nearest cluster is: (n, k) -> (n,); NaN if k is 1."""
+    """Distance to the second nearest cluster minus that to the nearest: (n, k) -> (n,).
+
+    NaN if k is 1.
+    """
     if distances.shape[1] < 2:
         return np.full(len(distances), np.nan)
     first, second = np.partition(distances, 1, axis=1)[:, :2].T

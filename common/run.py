@@ -1,4 +1,4 @@
-"""One run folder: created once, resumed exactly; a kill at any moment loses little."""
+"""Run folders: config, log, metrics and checkpoints, written so that any run can be resumed."""
 
 import fcntl
 import hashlib
@@ -34,17 +34,18 @@ from common.monitors import Monitors
 log = logging.getLogger(__name__)
 LOG_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
 class Stopped(BaseException):
-    """The process was asked to stop; no `except Exception` on the way may swallow it."""
+    """Raised by SIGTERM and Ctrl-C; a BaseException so that no `except Exception` catches it."""
 
     def __init__(self, signum: int):
         self.signum = signum
 
 
 def stop_now(signum: int, frame: FrameType | None = None) -> None:
-    """Signal handler of whatever is not a training loop."""
+    """Signal handler outside of training loops."""
     log.warning("%s: stopping", signal.Signals(signum).name)
     raise Stopped(signum)
 
@@ -56,35 +57,39 @@ class Checkpoint(NamedTuple):
 
 
 class Run:
-    """A run folder. `with run:` belongs around everything that reads data or trains.
+    """A run folder. Loading data and training belong in a `with run:` block.
 
-    Inside of it the folder is locked and train.log is written. It ends as done (then the folder is
-    the one line on stdout), stopped or failed; a new run that is refused leaves no folder.
+    Inside the block the folder is locked and the log goes to train.log too. At its end the status
+    becomes done (the folder is then printed on stdout), stopped or failed. A UserError before the
+    first step deletes the folder of a new run.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], meta: dict[str, Any]):
         self.path, self.config, self.meta = path, config, meta
-        self.stopping = False  # poll it after each step: checkpoint(), then stop()
+        self.stopping = False  # check after each step: if set, checkpoint(), then stop()
         self._signum = signal.SIGTERM
         self._is_empty = False
         self._metrics = self._monitors = None
         self._first_step = 0
+        self._saved_at = time.monotonic()
 
     @classmethod
     def create(cls, paper: Path, dataset: str, tag: str, config: dict[str, Any]) -> "Run":
-        """Makes PAPER/runs/DATASET/MMDD_TAG, or with the first free suffix _2, _3, ..."""
+        """Creates PAPER/runs/DATASET/MMDD_TAG, with a suffix _2, _3, ... if it exists."""
         for name, option in ((dataset, "dataset.name"), (tag, "tag")):
             if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or name in (".", ".."):
-                raise UserError(f"--{option} {name!r} names a folder: use A-Z a-z 0-9 . _ - only")
+                raise UserError(
+                    f"--{option} {name!r} cannot name a folder: use only A-Z a-z 0-9 . _ -"
+                )
         now = datetime.now().astimezone()
         first = path = paper.resolve() / "runs" / dataset / f"{now:%m%d}_{tag}"
         suffix = 1
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while not _make(path):
+            while not _create(path):
                 suffix += 1
                 path = first.with_name(f"{first.name}_{suffix}")
-            _replace(path / "config.yml", yaml.safe_dump(config, sort_keys=False))
+            _write_atomically(path / "config.yml", yaml.safe_dump(config, sort_keys=False))
             run = cls(path, config, {})
             run._is_empty = True
             run.note(
@@ -103,24 +108,26 @@ class Run:
 
     @classmethod
     def open(cls, path: Path) -> "Run":
-        """An existing run folder; raises UserError where there is none."""
+        """An existing run folder; raises UserError if `path` is not one."""
         if not (path / "config.yml").is_file():
             raise UserError(f"{path} is not a run folder: it has no config.yml")
         try:
             meta = json.loads((path / "meta.json").read_text())
         except (OSError, ValueError):
-            raise UserError(f"{path / 'meta.json'} is missing or broken") from None
+            raise UserError(f"{path / 'meta.json'} is missing or damaged") from None
         return cls(path.resolve(), read_yaml(path / "config.yml"), meta)
 
     def __enter__(self) -> "Run":
         try:
             self._lock = open(self.path / ".lock", "w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with its process
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
         except BlockingIOError:
             self._lock.close()
-            raise UserError(f"another process is training in {self.path}") from None
+            raise UserError(
+                f"another process is training in {self.path}: wait or stop it"
+            ) from None
         except OSError as error:
-            raise UserError(f"cannot write in {self.path}: {error.strerror}") from None
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
         self._seconds_before = self.meta.get("seconds", 0.0)
         self._began = time.perf_counter()
         self._handler = logging.FileHandler(self.path / "train.log", encoding="utf-8")
@@ -145,7 +152,7 @@ class Run:
         status = "done" if kind is None else "stopped" if kind is Stopped else "failed"
         if status == "stopped":
             command = shlex.join(["python", sys.argv[0], "--resume", str(self.path)])
-            log.warning("to go on: %s", command)
+            log.warning("resume with: %s", command)
         elif kind is UserError:
             self._handler.stream.write(f"error: {error}\n")
         elif status == "failed":
@@ -155,7 +162,7 @@ class Run:
         self._handler.close()
         if kind is UserError and self._is_empty:
             shutil.rmtree(self.path)
-            with suppress(OSError):  # other runs are in them
+            with suppress(OSError):  # not empty if there are other runs
                 self.path.parent.rmdir()
                 self.path.parent.parent.rmdir()
         else:
@@ -167,7 +174,7 @@ class Run:
     def _seconds(self) -> float:
         return round(self._seconds_before + time.perf_counter() - self._began, 1)
 
-    # what is written down
+    # metadata and metrics
 
     def note(self, **values: Any) -> None:
         """Merges values into meta.json."""
@@ -175,18 +182,18 @@ class Run:
         self.write_json("meta.json", self.meta)
 
     def check_dataset(self, checksum: str, advice: str = "start a new run") -> None:
-        """Raises UserError if the dataset is another one than when the run began."""
+        """Raises UserError if the checksum is not the one noted when the run began."""
         if self.meta.get("dataset_checksum", checksum) != checksum:
             raise UserError(f"the dataset changed since training (checksum mismatch): {advice}")
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Replaces a file of the run folder in one step; raises UserError for NaN and infinity."""
+        """Replaces a file of the run folder atomically; raises UserError for NaN and infinity."""
         try:
-            text = json.dumps(values, indent=2, allow_nan=False, default=_plain)
+            text = json.dumps(values, indent=2, allow_nan=False, default=_to_json)
         except ValueError:
-            raise UserError(f"a value of {name} is NaN or infinite: nothing is written") from None
+            raise UserError(f"a value of {name} is NaN or infinite: not written") from None
         try:
-            _replace(self.path / name, text + "\n")
+            _write_atomically(self.path / name, text + "\n")
         except OSError as error:
             raise UserError(f"cannot write {self.path / name}: {error.strerror}") from None
 
@@ -196,19 +203,16 @@ class Run:
         return self.path / "images"
 
     def log(self, split: str, step: int, **values: Any) -> None:
-        """Appends a line to metrics.jsonl and shows its numbers in TensorBoard and visdom.
+        """Appends a line to metrics.jsonl and sends the numbers to TensorBoard and visdom.
 
-        Raises UserError when one is NaN or infinite: no later step could be worth keeping.
+        Raises UserError if one is NaN or infinite.
         """
-        values = {name: _plain(value) for name, value in values.items()}
+        values = {name: _to_json(value) for name, value in values.items()}
         for name, value in values.items():
             if isinstance(value, float) and not math.isfinite(value):
-                good = (
-                    f"last good checkpoint: {self._paths()[-1]}"
-                    if self._paths()
-                    else "no checkpoint"
-                )
-                raise UserError(f"{split} {name} became {value} at step {step}; {good}")
+                paths = self._paths()
+                last = f"last good checkpoint: {paths[-1]}" if paths else "no checkpoint"
+                raise UserError(f"{split} {name} became {value} at step {step}; {last}")
         if self._metrics is None:
             self._metrics = open(self.path / "metrics.jsonl", "a", buffering=1, encoding="utf-8")
             port = self.config.get("training", {}).get("visdom_port")
@@ -220,13 +224,13 @@ class Run:
                 self._monitors.show(f"{split}/{name}", value, step)
 
     def rewind(self, step: int = -1) -> None:
-        """Drops what metrics.jsonl says of later steps, which a resumed run takes once more."""
+        """Deletes the lines of metrics.jsonl after `step`, as a resumed run logs them again."""
         self._close_metrics()
         self._first_step = step + 1
         path = self.path / "metrics.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            _replace(path, "".join(line for line in lines if _step(line) <= step))
+            _write_atomically(path, "".join(line for line in lines if _step_of(line) <= step))
 
     def _close_metrics(self) -> None:
         for opened in (self._metrics, self._monitors):
@@ -237,11 +241,11 @@ class Run:
     # the training loop
 
     def epochs(self, first: int, n: int, unit: str = "epoch") -> Iterator[int]:
-        """Epochs, or whatever `unit` says, `first` to n - 1 with a progress bar.
+        """Epochs (or another unit) `first` to n - 1, with a progress bar.
 
-        Meanwhile a first SIGTERM or Ctrl-C only sets `stopping`, a second one stops at once.
+        Meanwhile the first SIGTERM or Ctrl-C only sets `stopping`; the second stops at once.
         """
-        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        before = {number: signal.signal(number, self._request_stop) for number in SIGNALS}
         try:
             with logging_redirect_tqdm():
                 yield from tqdm(range(first, n), initial=first, total=n, unit=unit, disable=None)
@@ -249,14 +253,14 @@ class Run:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
+    def _request_stop(self, signum: int, frame: FrameType | None) -> None:
         if self.stopping:
             stop_now(signum)
         self.stopping, self._signum = True, signum
         log.warning("%s: stopping after this step", signal.Signals(signum).name)
 
     def stop(self) -> None:
-        """Ends a run that was asked to stop, once its checkpoint is saved."""
+        """Ends a run that is `stopping`; call it after `checkpoint`."""
         raise Stopped(self._signum)
 
     # checkpoints
@@ -264,10 +268,10 @@ class Run:
     def checkpoint(
         self, step: int, files: dict[str, Callable[[Path], object]], **progress: Any
     ) -> None:
-        """Saves checkpoints/STEP in one step and keeps the newest two.
+        """Saves checkpoints/STEP atomically and keeps the newest two.
 
-        files: name -> function that writes to the path it is given; progress: what
-        `latest_checkpoint` gives back.
+        files: name -> function that writes the file at a path; progress: JSON values that
+        `latest_checkpoint` returns.
         """
         folder = self.path / "checkpoints"
         target, temporary = folder / f"{step:09d}", folder / ".tmp"
@@ -275,7 +279,7 @@ class Run:
         temporary.mkdir(parents=True)
         for name, write in files.items():
             write(temporary / name)
-        (temporary / "progress.json").write_text(json.dumps(progress, default=_plain))
+        (temporary / "progress.json").write_text(json.dumps(progress, default=_to_json))
         manifest = {path.name: _sha256(path) for path in temporary.iterdir()}
         (temporary / "manifest.json").write_text(json.dumps(manifest))
         for path in [*temporary.iterdir(), temporary]:
@@ -284,8 +288,9 @@ class Run:
             target.rename(folder / ".tmp_replaced")
         temporary.rename(target)
         _sync(folder)
+        self._saved_at = time.monotonic()
         self._is_empty = False
-        # a later one is what a run went on to before it fell back to an older checkpoint
+        # later ones are left if the run was resumed from an older checkpoint
         older = [path for path in self._paths() if path < target]
         later = [path for path in self._paths() if path > target]
         for path in older[:-1] + later:
@@ -293,19 +298,25 @@ class Run:
         self._clean()
         self.note(seconds=self._seconds())
 
+    def is_checkpoint_due(self) -> bool:
+        """Whether the last checkpoint (or the start) is SECONDS_BETWEEN_CHECKPOINTS ago."""
+        return time.monotonic() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
+
     def latest_checkpoint(self) -> Checkpoint | None:
-        """The newest intact checkpoint; raises UserError when there are some and none is."""
+        """The newest intact checkpoint, None without any; raises UserError if all are damaged."""
         for path in reversed(self._paths()):
             try:
                 for name, digest in json.loads((path / "manifest.json").read_text()).items():
                     if _sha256(path / name) != digest:
-                        raise ValueError(f"{name} is not what was saved")
+                        raise ValueError(f"checksum of {name} does not match")
                 progress = json.loads((path / "progress.json").read_text())
                 return Checkpoint(path, int(path.name), progress)
             except (OSError, ValueError, AttributeError) as error:
-                log.warning("%s is damaged, looking for the one before: %s", path, error)
+                log.warning("%s is damaged, trying the previous checkpoint: %s", path, error)
         if self._paths():
-            raise UserError(f"no intact checkpoint, {self._paths()[-1]} is damaged: train anew")
+            raise UserError(
+                f"no intact checkpoint, {self._paths()[-1]} is damaged: start a new run"
+            )
         return None
 
     def require_checkpoint(self) -> Checkpoint:
@@ -325,14 +336,14 @@ class Run:
             shutil.rmtree(path)
 
 
-def _make(path: Path) -> bool:
+def _create(path: Path) -> bool:
     with suppress(FileExistsError):
         path.mkdir()
         return True
     return False
 
 
-def _replace(path: Path, text: str) -> None:
+def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
@@ -351,25 +362,25 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """Numbers and arrays of any framework as JSON knows them."""
+def _to_json(value: Any) -> Any:
+    """Numbers and arrays of any framework as JSON types."""
     if hasattr(value, "numpy") and not hasattr(value, "tolist"):
-        value = value.numpy()  # TensorFlow
+        value = value.numpy()  # a tensor of TensorFlow
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _step(line: str) -> float:
+def _step_of(line: str) -> float:
     try:
         return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):  # the process was killed in the middle of the line
+    except (ValueError, KeyError, TypeError):  # cut off: the process was killed while writing
         return math.inf
 
 
 def _git(folder: Path) -> dict[str, Any]:
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return {"commit": None, "dirty": None}
-    commit, _, dirty = answer.stdout.strip().partition("-")
+    commit, _, dirty = done.stdout.strip().partition("-")
     return {"commit": commit or None, "dirty": bool(dirty) if commit else None}

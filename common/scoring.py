@@ -1,4 +1,4 @@
-"""Predictions in, scores.json out: what is the same in every paper's evaluate.py."""
+"""What the papers' evaluate.py scripts share: reading predictions, writing scores.json."""
 
 import csv
 import logging
@@ -15,30 +15,30 @@ log = logging.getLogger(__name__)
 
 
 def predictions(run: Run) -> dict[str, np.ndarray]:
-    """The arrays of predictions.npz; raises UserError without a readable one."""
-    found = arrays(run.path / "predictions.npz")
-    if found is None:
+    """The arrays of predictions.npz; raises UserError if there is no readable one."""
+    loaded = arrays(run.path / "predictions.npz")
+    if loaded is None:
         raise UserError(f"{run.path} has no readable predictions.npz: run pred.py on it first")
-    return found
+    return loaded
 
 
 def arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a file of NumPy's; None where there is none, or none that can be read."""
+    """The arrays of an .npz file; None if it is missing or damaged."""
     try:
-        with open(path, "rb") as file:  # np.load itself leaves a damaged archive open
+        with open(path, "rb") as file:  # np.load itself does not close a damaged archive
             return dict(np.load(file, allow_pickle=False))
     except (OSError, ValueError, TypeError, EOFError, BadZipFile):
         return None
 
 
-def rows(run: Run, numbers: Sequence[str]) -> list[dict[str, str]]:
-    """The rows of predictions.csv; raises UserError unless each has these whole numbers."""
+def rows(run: Run, integers: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of predictions.csv; raises UserError unless these columns hold integers."""
     try:
         with open(run.path / "predictions.csv", newline="", encoding="utf-8") as file:
-            found = list(csv.DictReader(file))
-        if not [int(row[name]) for row in found for name in numbers]:
+            table = list(csv.DictReader(file))
+        if not [int(row[name]) for row in table for name in integers]:
             raise ValueError
-        return found
+        return table
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         raise UserError(
             f"{run.path} has no readable predictions.csv: run pred.py on it first"
@@ -46,17 +46,20 @@ def rows(run: Run, numbers: Sequence[str]) -> list[dict[str, str]]:
 
 
 def published(results: Path, config: str) -> dict[str, dict]:
-    """What results.csv says has been published for a config, if anything has."""
+    """The published scores of a config in results.csv, as {"published": ...}; empty without any."""
     with open(results, newline="", encoding="utf-8") as file:
-        found = [row for row in csv.DictReader(file) if row["seed"] == "published"]
-    found = [row for row in found if row["config"] == config]
-    if not found:
+        published_rows = [
+            row
+            for row in csv.DictReader(file)
+            if row["seed"] == "published" and row["config"] == config
+        ]
+    if not published_rows:
         return {}
-    values = {row["metric"]: float(row["value"]) for row in found}
-    return {"published": {"name": f"published ({found[0]['machine']})"} | values}
+    scores = {row["metric"]: float(row["value"]) for row in published_rows}
+    return {"published": {"name": f"published ({published_rows[0]['machine']})"} | scores}
 
 
 def write(run: Run, scores: dict, protocol: str) -> None:
-    """Writes scores.json, with one sentence or more on how they were found, and logs them."""
+    """Writes scores.json and logs the scores; protocol: how they were computed, in sentences."""
     run.write_json("scores.json", scores | {"protocol": protocol})
     log.info(", ".join(f"{name} {v:.4g}" for name, v in scores.items() if not isinstance(v, dict)))

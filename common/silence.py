@@ -1,4 +1,4 @@
-"""Libraries that greet."""
+"""Silences stderr while a noisy library is imported."""
 
 import contextlib
 import os
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def silence_stderr() -> Iterator[None]:
-    """Nothing is written to standard error inside, not even from C; exceptions pass.
+    """Discards everything written to standard error inside, from C too; exceptions pass.
 
-    TensorFlow says on import that oneDNN is on, before it can be told to be silent.
+    TensorFlow, for example, logs from C++ on import, before its log level can be set.
     """
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

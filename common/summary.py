@@ -1,4 +1,7 @@
-"""Several runs of one config as a table: python -m common.summary RUN [RUN ...]"""
+"""Mean and standard deviation of the scores of several runs of one config.
+
+python -m common.summary RUN [RUN ...]
+"""
 
 import argparse
 import json
@@ -17,15 +20,15 @@ class Summary(NamedTuple):
     names: list[str]
     values: np.ndarray  # (runs, names)
     mean: np.ndarray  # (names,)
-    deviation: np.ndarray  # (names,) over n - 1; NaN for a single run
-    best: int | None  # the run with the lowest training loss, where the runs have one
+    deviation: np.ndarray  # (names,), with n - 1; NaN for a single run
+    best: int | None  # the run with the lowest training loss, if the runs have one
 
 
-def summarise(runs: Sequence[Path]) -> Summary:
-    """Mean and deviation of every score that all runs have, and which run a user would keep.
+def summarize(runs: Sequence[Path]) -> Summary:
+    """Mean and standard deviation of every score that all runs have, and the best run.
 
-    That one is chosen by its training loss, not by a score: labels have no part in it. Raises
-    UserError for a run without scores and for runs without a score in common.
+    The best run is chosen by its training loss, without labels. Raises UserError for a run without
+    scores and for runs without a common score.
     """
     scores = [_scores(Path(run)) for run in runs]
     names = [name for name in scores[0] if all(name in other for other in scores)]
@@ -38,7 +41,7 @@ def summarise(runs: Sequence[Path]) -> Summary:
 
 
 def table(runs: Sequence[Path], summary: Summary) -> str:
-    """A line a run, then mean, deviation and the run with the lowest loss."""
+    """One line per run, then mean, standard deviation and the run with the lowest loss."""
     rows = list(zip([Path(run).name for run in runs], summary.values, strict=True))
     rows += [("mean", summary.mean), ("standard deviation", summary.deviation)]
     if summary.best is not None:
@@ -55,7 +58,7 @@ def _scores(run: Path) -> dict[str, float]:
     try:
         scores = json.loads((run / "scores.json").read_text())
     except (OSError, ValueError):
-        raise UserError(f"{run} has no readable scores.json: run evaluate.py on it") from None
+        raise UserError(f"{run} has no readable scores.json: run evaluate.py on it first") from None
     return {
         name: float(value)
         for name, value in scores.items()
@@ -64,10 +67,17 @@ def _scores(run: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m common.summary", description=__doc__)
-    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+")
+    parser = cli.Parser(
+        "%(prog)s RUN [RUN ...]",
+        prog="python -m common.summary",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs", metavar="RUN", type=Path, nargs="+", help="run folders that evaluate.py has scored"
+    )
     runs = parser.parse_args().runs
-    sys.stdout.write(table(runs, summarise(runs)) + "\n")
+    sys.stdout.write(table(runs, summarize(runs)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images, folders of images, animations and videos as frames, one after the other."""
+"""Reads the frames of an image, a folder of images, an animated GIF or a video."""
 
 import logging
 import subprocess
@@ -12,33 +12,33 @@ from PIL import Image, ImageSequence
 from common import UserError, images
 from common.datasets import folders
 
-log = logging.getLogger("common.video")
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 
 
 class Frame(NamedTuple):
-    name: str  # that any file system takes, different for each
+    name: str  # unique, valid on any file system
     path: str
     image: np.ndarray  # uint8 (h, w, 3)
 
 
 def is_video(path: Path) -> bool:
-    """By its name; a gif by its second frame."""
+    """Whether a path has the suffix of a video, or is an animated GIF."""
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return True
     try:
-        with Image.open(path, formats=["GIF"]) as picture:
-            return picture.is_animated
-    except Exception:  # a broken file makes Pillow raise nearly anything; `frames` says what
+        with Image.open(path, formats=["GIF"]) as image:
+            return image.is_animated
+    except Exception:  # a damaged file makes Pillow raise nearly anything; `frames` reports it
         return False
 
 
 def frames(source: Path, max_frames: int, max_bad: float = 0.01) -> Iterator[Frame]:
-    """The first frames of a picture, a folder of pictures, or a video.
+    """The first max_frames frames of an image, a folder of images, a GIF or a video.
 
-    Pictures that cannot be read are skipped, named in the log and counted. Raises UserError for a
-    source that is absent or damaged, and for more bad files than the share max_bad.
+    Unreadable images are skipped and logged. Raises UserError for a missing or damaged source, and
+    if more than a fraction max_bad of the images is unreadable.
     """
     if is_video(source):
         for i, image in zip(range(max_frames), _read(source), strict=False):
@@ -59,27 +59,27 @@ def frames(source: Path, max_frames: int, max_bad: float = 0.01) -> Iterator[Fra
 
 
 def unpack(video: Path, folder: Path, n: int) -> Path:
-    """Writes up to n frames, evenly spread over the video, as folder/frame_00001.png and so on.
+    """Writes up to n evenly spaced frames of a video as FOLDER/frame_00001.png etc.
 
-    Raises UserError for what is no video.
+    Raises UserError if it is not a readable video.
     """
     n_frames = sum(1 for _ in _read(video))
     chosen = np.unique(np.linspace(0, n_frames - 1, min(n, n_frames)).round().astype(int))
-    for old in folder.glob("frame_*.png"):
-        old.unlink()
+    for path in folder.glob("frame_*.png"):
+        path.unlink()
     n_written = 0
     for i, image in enumerate(_read(video)):
         if i in chosen:
             n_written += 1
             images.save_png(folder / f"frame_{n_written:05d}.png", image)
-    log.info("frames: %d, %s", n_written, folder)
+    log.info("%d frames in %s", n_written, folder)
     return folder
 
 
 def _read(video: Path) -> Iterator[np.ndarray]:
-    """Its frames, uint8 (h, w, 3): of a gif by Pillow, of all else by imageio-ffmpeg."""
+    """The frames uint8 (h, w, 3) of a GIF (with Pillow) or a video (with imageio-ffmpeg)."""
     if not video.is_file():
-        raise UserError(f"{video} is absent, expected a video, a picture or a folder of them")
+        raise UserError(f"{video} does not exist: expected a video, an image or a folder of images")
     n_read = 0
     try:
         for image in _gif(video) if video.suffix.lower() == ".gif" else _stream(video):
@@ -90,13 +90,13 @@ def _read(video: Path) -> Iterator[np.ndarray]:
     except Exception as error:
         log.warning("%s ends after %d frames: %s", video, n_read, error or type(error).__name__)
     if n_read == 0:
-        raise UserError(f"{video} is no video that can be read")
+        raise UserError(f"{video} is not a readable video")
 
 
 def _gif(video: Path) -> Iterator[np.ndarray]:
-    images.load(video)  # refuses what would not fit into memory
-    with Image.open(video) as picture:
-        for frame in ImageSequence.Iterator(picture):
+    images.load(video)  # refuses images that are too large for memory
+    with Image.open(video) as image:
+        for frame in ImageSequence.Iterator(image):
             yield np.array(frame.convert("RGB"))
 
 
@@ -105,17 +105,17 @@ def _stream(video: Path) -> Iterator[np.ndarray]:
         import imageio_ffmpeg
     except ImportError:
         raise UserError(
-            f"{video} is a video, and imageio-ffmpeg, which reads videos, is not installed: "
-            "pip install it, or give a folder of the frames or a gif"
+            f"{video} needs imageio-ffmpeg, which is not installed: pip install imageio-ffmpeg, or "
+            "give a folder of frames or a GIF"
         ) from None
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", f"file:{video.resolve()}"]
     command += ["-f", "image2pipe", "-c:v", "ppm", "-"]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet) as process:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=null, stdout=subprocess.PIPE, stderr=null) as process:
         while process.stdout.readline() == b"P6\n":
             width, height = map(int, process.stdout.readline().split())
-            process.stdout.readline()  # the largest value, 255
+            process.stdout.readline()  # the maximum value, 255
             content = process.stdout.read(3 * width * height)
             if len(content) == 3 * width * height:
                 image = np.frombuffer(content, np.uint8).reshape(height, width, 3)
-                yield image.copy()  # torch wants it writable
+                yield image.copy()  # writable: PyTorch warns of read-only arrays

@@ -1,30 +1,27 @@
-"""The steps of DTI clustering without gradient: first prototypes, and rescue of empty clusters."""
-
-import logging
+"""The gradient-free steps: initial prototypes, and reassignment of empty or redundant clusters."""
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor, nn
 
+from common.pytorch.random import seeded_generator
 from dti_torch import config, data
 from dti_torch.model import DTI
 
-log = logging.getLogger(__name__)
-
 MAX_KMEANS_IMAGES = 100_000
-MAX_KMEANS_VALUES = 10_000_000  # above, k-means runs on mini-batches
-BASELINE_SIDE = 32  # pixels; larger images are averaged down to it before plain k-means
-NOISE = 1e-4  # tells a copied prototype from its original
+MAX_KMEANS_VALUES = 10_000_000  # larger data: mini-batch k-means
+BASELINE_SIDE = 32  # pixels; the baseline downscales larger images to it
+NOISE = 1e-4  # breaks the symmetry between a prototype and its copy
 
 
 def initial_prototypes(images: Tensor, cfg: config.Model, seed: int) -> Tensor:
-    """images (n, c, h, w) -> the first prototypes (k, c, h, w) in [0, 1]"""
+    """images (n, c, h, w) -> prototypes (k, c, h, w) in [0, 1]"""
     shape = (cfg.n_prototypes, *images.shape[1:])
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     if cfg.init == "constant":
         return torch.full(shape, cfg.init_value)
-    if cfg.init == "soup":
+    if cfg.init in ("random", "soup"):
         return torch.rand(shape, generator=generator)
     if cfg.init == "sample":
         chosen = torch.randperm(len(images), generator=generator)[: cfg.n_prototypes]
@@ -35,7 +32,7 @@ def initial_prototypes(images: Tensor, cfg: config.Model, seed: int) -> Tensor:
 
 
 def initial_sigmas(images: Tensor, prototypes: Tensor, var_min: float) -> Tensor:
-    """Spread of each pixel among the images next to each prototype (k, c, h, w), less var_min."""
+    """Sigmas (k, c, h, w) from the variance of the images nearest to each prototype."""
     pixels = data.to_float(images).flatten(1)
     nearest = torch.cdist(pixels, prototypes.flatten(1).to(pixels)).argmin(1)
     variances = torch.stack(
@@ -48,7 +45,7 @@ def initial_sigmas(images: Tensor, prototypes: Tensor, var_min: float) -> Tensor
 
 
 def pixel_kmeans(images: Tensor, n_clusters: int, seed: int) -> np.ndarray:
-    """The baseline: clusters (n,) of plain k-means on the pixels of uint8 images (n, c, h, w)."""
+    """The baseline: clusters (n,) by k-means on the pixels of uint8 images (n, c, h, w)."""
     if max(images.shape[2:]) > BASELINE_SIDE:
         side = min(BASELINE_SIDE, *images.shape[2:])
         small = [
@@ -60,15 +57,15 @@ def pixel_kmeans(images: Tensor, n_clusters: int, seed: int) -> np.ndarray:
 
 
 def _kmeans(pixels: np.ndarray, n_clusters: int, seed: int) -> KMeans | MiniBatchKMeans:
-    kind = KMeans if pixels.size <= MAX_KMEANS_VALUES else MiniBatchKMeans
-    return kind(n_clusters, n_init=3, random_state=seed).fit(pixels)
+    estimator = KMeans if pixels.size <= MAX_KMEANS_VALUES else MiniBatchKMeans
+    return estimator(n_clusters, n_init=3, random_state=seed).fit(pixels)
 
 
-def usage(distances: Tensor) -> Tensor:
+def cluster_usage(distances: Tensor) -> Tensor:
     """distances (b, k) -> (3, k), summed over the images that each prototype wins.
 
-    Rows: the images, their distances (above the least in the batch: a likelihood has no zero), and
-    how much larger the distances would be without the prototype.
+    Rows: number of images, their distances (above the smallest one of the batch, as likelihoods
+    have no natural zero), and how much larger the distances would be without the prototype.
     """
     n, k = distances.shape
     nearest, winners = distances.topk(min(2, k), largest=False)
@@ -82,17 +79,17 @@ def usage(distances: Tensor) -> Tensor:
     return torch.zeros(3, k).to(distances).index_add_(1, winners[:, 0], rows)
 
 
-def find_redundant(usage: Tensor, settling: Tensor, redundancy: float) -> tuple[int, int] | None:
-    """The prototype that is missed least, and the one that most distance is left in, to move it to.
+def find_redundant(usage: Tensor, cooldown: Tensor, redundancy: float) -> tuple[int, int] | None:
+    """The prototype whose removal costs least, and the one with the largest remaining distance.
 
-    None unless the first is missed by less than `redundancy` times what is left in the second.
-    usage (3, k); prototypes with settling (k,) above 0 were moved a moment ago and are left alone.
-    One digit in two clusters and two digits in one: no share of wins ever shows that minimum.
+    None unless that cost is below `redundancy` times that distance. usage (3, k) as in
+    `cluster_usage`; prototypes with a cooldown (k,) above 0 are excluded. Catches a local minimum
+    that cluster sizes never show: one digit in two clusters, two digits in another.
     """
-    missed = usage[2].masked_fill(settling > 0, torch.inf)
-    left = usage[1].masked_fill(settling > 0, 0)
-    least, worst = int(missed.argmin()), int(left.argmax())
-    if least == worst or missed[least] >= redundancy * left[worst]:
+    costs = usage[2].masked_fill(cooldown > 0, torch.inf)
+    remaining = usage[1].masked_fill(cooldown > 0, 0)
+    least, worst = int(costs.argmin()), int(remaining.argmax())
+    if least == worst or costs[least] >= redundancy * remaining[worst]:
         return None
     return least, worst
 
@@ -105,9 +102,9 @@ def reassign(
     donor: int,
     generator: torch.Generator,
 ) -> None:
-    """Overwrites prototypes by a donor: regressors, sigma, mixing logit and Adam moments as well.
+    """Replaces clusters by copies of a donor: prototype, regressors, sigma, logit, Adam moments.
 
-    Noise of 1e-4 on the prototypes tells the copies apart.
+    Noise of 1e-4 is added to the prototypes, the donor's included.
     """
     per_prototype = [p for name, p in net.named_parameters() if not name.startswith("encoder.")]
     for parameter in per_prototype:

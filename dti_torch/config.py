@@ -1,4 +1,4 @@
-"""Every knob of DTI clustering; the shipped experiments are in configs/."""
+"""Options of DTI clustering; configs/ holds the experiments."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal
 from common import require
 
 Transformation = Literal["identity", "color", "affine", "projective", "tps", "morpho"]
-Init = Literal["sample", "kmeans", "soup", "constant"]
+Init = Literal["sample", "kmeans", "random", "constant", "soup"]
 Encoder = Literal[
     "strided", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "resnet18", "resnet34", "resnet50",
@@ -17,132 +17,129 @@ Encoder = Literal[
 @dataclass(frozen=True)
 class Dataset:
     name: str = "digits"
-    """A name in data/sources.yml, or "folder" with `path`."""
+    """A name in data/sources.yml, or "folder" together with `path`."""
     path: str | None = None
-    """Folder of images, flat or one sub-folder a class."""
+    """Folder of images, flat or with one subfolder per class."""
     split: str = ""
-    """"train", "test", ...; a collection's tag; empty: the whole set."""
+    """Part of the dataset: "train", "test", ..., or the tag of a collection; empty: all of it."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of the datasets; null: the environment variable DATA_ROOT, else data/."""
     size: int | None = None
-    """Pixels, square; photos are resized and cropped at the centre."""
+    """Side in pixels of the square that images are resized and center-cropped to; null: their own
+    size, or 64 for a folder of images of several sizes."""
     margin: int = 0
-    """Black pixels around each image: what fills its frame cannot be zoomed into."""
+    """Black pixels added on each side, so that an image that fills its frame cannot be zoomed
+    into."""
     n_images: int | None = None
-    """A fixed random subset; paper's mnist_1k: 1000."""
+    """Number of images of a fixed random subset, 1000 for the paper's MNIST-1k; null: all."""
     colorize: bool = False
-    """Random foreground and background colours: the paper's mnist_color."""
+    """Random foreground and background colors for gray images: the paper's MNIST-color."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Largest fraction of unreadable files that is skipped; more is an error."""
 
     def __post_init__(self) -> None:
-        require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
-        require(self.margin >= 0, "dataset.margin", self.margin, "0 or more")
+        _at_least(1, "dataset", self, "size")
+        _at_least(0, "dataset", self, "margin")
 
 
 @dataclass(frozen=True)
 class Model:
     name: Literal["dtikmeans", "dtigmm"] = "dtikmeans"
-    """"""
+    """K-means or a Gaussian mixture (GMM)."""
     n_prototypes: int = 10
-    """"""
+    """Number of clusters."""
     init: Init = "sample"
-    """"""
+    """Initial prototypes: random images, centers of k-means on pixels, uniform noise ("random",
+    "soup" in the authors' code) or a constant; the paper samples images."""
     init_value: float = 0.5
-    """Gray level of `constant`."""
+    """Gray level in [0, 1] of the initial prototypes with init "constant"."""
     encoder: Encoder = "resnet20"
-    """"""
+    """Network whose features predict the transformations; the paper: resnet20, and resnet18 for
+    photographs."""
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
-    """"""
+    """List of identity, color, affine, projective, tps (thin plate spline) and morpho (dilation or
+    erosion), in the order they are applied; the first is active from the start."""
     curriculum: tuple[float, ...] = ()
-    """When transformations 2, 3, ... start: epochs, or below 1 a share of them all; empty: at
-    once."""
+    """When the transformations after the first become active: epochs, or below 1 a fraction of
+    n_epochs; empty: from the start."""
     grid_size: int = 4
-    """Tps: control points a side."""
+    """Thin plate spline: control points per side; 4 in the paper."""
     kernel_size: int = 7
-    """Morpho: pixels a side, odd."""
+    """Morphology: side of the window in pixels, odd; 7 in the paper."""
     padding: Literal["border", "zeros"] = "border"
-    """What a warp reads outside the prototype."""
+    """Values outside of the prototype, as in torch's grid_sample; zeros for the paper's USPS."""
     gaussian_weights_std: float | None = None
-    """Pixels; weighs the centre of the image higher."""
+    """Standard deviation in pixels of Gaussian pixel weights around the center, 7 for the paper's
+    SVHN; null: equal weights."""
     empty_cluster_threshold: float | None = None
-    """Share of the images; default 0.2 / n_prototypes."""
+    """Fraction of the images below which a cluster counts as empty; null or 0: 0.2 / n_prototypes,
+    as in the authors' code."""
     reassign_empty: bool = True
-    """Overwrite empty clusters by the largest one."""
+    """Replace empty clusters by copies of the largest one."""
     redundancy: float = 0.0
-    """Until the last transformation starts, also move a prototype without which the loss would
-    rise by less than this share of the worst cluster's part of it; 0 is the paper: empty ones
-    only."""
+    """Until the last transformation starts, also reassign a prototype without which the loss would
+    rise by less than this fraction of the worst cluster's part of the loss; 0, as in the paper:
+    only empty clusters."""
     sigma_init: float = 0.5
-    """Gmm: first standard deviation, added to var_min as a variance."""
+    """GMM: initial sigma of the pixels in [0, 1], whose variance is sigma^2 + var_min."""
     var_min: float = 0.0625
-    """Gmm: smallest variance."""
+    """GMM: smallest variance of a pixel in [0, 1]."""
     legacy: bool = False
-    """The authors' tps, projective and morpho, whose identity is none."""
+    """Use the authors' TPS, homography and morphology, which do not start at the identity."""
 
     def __post_init__(self) -> None:
-        require(self.n_prototypes >= 1, "model.n_prototypes", self.n_prototypes, "1 or more")
+        _at_least(1, "model", self, "n_prototypes")
         require(len(self.transformations) > 0, "model.transformations", "[]", "one or more")
-        n_switches = len(self.transformations) - 1
-        require(
-            not self.curriculum or len(self.curriculum) == n_switches,
-            "model.curriculum", self.curriculum,
-            f"{n_switches} epochs, one a transformation after the first",
-        )  # fmt: skip
-        require(
-            list(self.curriculum) == sorted(self.curriculum)
-            and min(self.curriculum, default=0) >= 0,
-            "model.curriculum", self.curriculum, "epochs in rising order",
-        )  # fmt: skip
-        require(self.grid_size >= 2, "model.grid_size", self.grid_size, "2 or more")
-        require(
-            self.kernel_size % 2 == 1 and self.kernel_size > 0,
-            "model.kernel_size",
-            self.kernel_size,
-            "odd",
-        )
-        share = self.empty_cluster_threshold
-        require(
-            share is None or 0 <= share < 1 / self.n_prototypes,
-            "model.empty_cluster_threshold", share, "a share below 1 / n_prototypes",
-        )  # fmt: skip
+        n_starts, starts = len(self.transformations) - 1, list(self.curriculum)
+        expected = f"{n_starts} epochs, one per transformation after the first"
+        is_complete = not starts or len(starts) == n_starts
+        require(is_complete, "model.curriculum", self.curriculum, expected)
+        is_sorted = starts == sorted(starts) and min(starts, default=0) >= 0
+        require(is_sorted, "model.curriculum", self.curriculum, "epochs in increasing order")
+        _at_least(2, "model", self, "grid_size")
+        is_odd = self.kernel_size % 2 == 1 and self.kernel_size > 0
+        require(is_odd, "model.kernel_size", self.kernel_size, "an odd number")
+        threshold = self.empty_cluster_threshold
+        is_valid = threshold is None or 0 <= threshold < 1 / self.n_prototypes
+        expected = "a fraction below 1 / n_prototypes"
+        require(is_valid, "model.empty_cluster_threshold", threshold, expected)
         require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
 
-    def starts(self, n_epochs: int) -> list[float]:
+    def start_epochs(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
-        return [epochs(start, n_epochs) for start in self.curriculum]
+        return [in_epochs(start, n_epochs) for start in self.curriculum]
 
 
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Seed of the initialization and of the order of the images."""
     lr: float = 1e-3
-    """"""
+    """Learning rate of Adam; 0.001 in the paper."""
     batch_size: int = 128
-    """"""
+    """Images per step; 128 in the paper, 64 for photographs."""
     n_epochs: int = 40
-    """"""
+    """Passes over the dataset."""
     weight_decay: float = 1e-6
-    """Of the encoder and regressors, not of the prototypes."""
+    """L2 penalty on the encoder and the regressors, not on the prototypes; 1e-6 in the paper."""
     milestones: tuple[int, ...] = ()
-    """Epochs when the learning rate is multiplied by `gamma`."""
+    """Epochs when the learning rate is multiplied by `gamma`; empty: never."""
     gamma: float = 0.1
-    """"""
+    """Factor of the learning rate at each milestone; 0.1 in the paper."""
     cosine_from: float | None = None
-    """Epoch, or below 1 share of the training, from which the rate falls to 0 along a cosine."""
+    """Epoch, or below 1 a fraction of n_epochs, from which the learning rate falls to 0 along a
+    cosine; null, as in the paper: it does not."""
     check_interval: int = 50
-    """Steps between looks for empty clusters."""
+    """Steps between checks for empty clusters, and between log lines."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder; auto: what is fast here."""
+    """Floating-point type of the encoder; auto: bfloat16 if the hardware supports it."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine that also shows the curves; null: none."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        # batch norm cannot learn from one image
-        require(self.batch_size >= 2, "training.batch_size", self.batch_size, "2 or more")
-        require(self.n_epochs >= 1, "training.n_epochs", self.n_epochs, "1 or more")
+        _at_least(2, "training", self, "batch_size")  # batch norm needs more than one image
+        _at_least(1, "training", self, "n_epochs")
 
 
 @dataclass(frozen=True)
@@ -152,6 +149,13 @@ class Config:
     training: Training = field(default_factory=Training)
 
 
-def epochs(when: float, n_epochs: int) -> float:
-    """A moment of the training in epochs; between 0 and 1 it is a share of all."""
+def in_epochs(when: float, n_epochs: int) -> float:
+    """A time in epochs; `when` between 0 and 1 is a fraction of n_epochs."""
     return when * n_epochs if 0 < when < 1 else when
+
+
+def _at_least(smallest: int, prefix: str, section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        is_valid = value is None or value >= smallest
+        require(is_valid, f"{prefix}.{name}", value, f"{smallest} or more")

@@ -1,4 +1,4 @@
-"""Networks from images to the features that the transformations are predicted from."""
+"""Encoders: images to the features from which the transformations are predicted."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,10 +18,10 @@ def build(name: str, shape: tuple[int, int, int]) -> nn.Module:
 
 
 class Strided(nn.Module):
-    """Three 3x3 convolutions on the image averaged down to 14 pixels or a few more.
+    """Three 3x3 convolutions on the image, average-pooled to about 14 pixels first.
 
-    A thirtieth of the cost of resnet20 at 28 pixels. The 128 features know where things are: they
-    are a linear layer on all places, not an average over them.
+    A thirtieth of the cost of resnet20 at 28 pixels. The 128 features keep positions: a linear
+    layer over all of them, without global pooling.
     """
 
     SIDE = 14
@@ -47,7 +47,7 @@ class Strided(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """ResNet for small images (He et al. 2016, section 4.2), without weights in the shortcuts."""
+    """ResNet for small images (He et al. 2016, section 4.2), with parameter-free shortcuts."""
 
     def __init__(self, depth: int, n_channels: int):
         super().__init__()
@@ -88,7 +88,7 @@ class Block(nn.Module):
 
 
 def image_resnet(depth: int) -> nn.Module:
-    """torchvision's ResNet for photographs, untrained, no classifier; gray images are repeated."""
+    """torchvision's ResNet, untrained and without classifier; gray images become RGB."""
     from torchvision import models
 
     net = getattr(models, f"resnet{depth}")(weights=None)

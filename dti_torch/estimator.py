@@ -14,13 +14,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from common import UserError
+from common.pytorch.device import select_device
 from dti_torch import config, data, train
 from dti_torch.model import DTI
 
-BATCH = 256  # images that are assigned at once
-MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training when n_epochs is not given
-# what is best for the handwritten digits; shares of the training
-FIRST_START, LAST_START = 0.05, 0.74  # of the transformations when curriculum is not given
+BATCH = 256  # images that are assigned at a time
+MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training if n_epochs is None
+# Tuned on the handwritten digits; fractions of the training.
+FIRST_START, LAST_START = 0.05, 0.74  # of the transformations if curriculum is None
 COSINE_FROM = 0.81
 REDUNDANCY = 0.4
 
@@ -70,32 +71,30 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         return self.transform(X).argmin(1)
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Distances (n, k) of each image to each prototype that has moved to meet it."""
+        """Distances (n, k) of each image to each prototype transformed to match it."""
         check_is_fitted(self)
         images = _images(X)
-        found, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
-        if found != expected:
-            raise ValueError(f"X has images of shape {found}: expected {expected}, as in fit")
+        shape, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
+        if shape != expected:
+            raise ValueError(f"X has images of shape {shape}: expected {expected}, as in fit")
         return _distances(self._net, images)
 
     def score(self, X: ArrayLike, y: object = None) -> float:
-        """The negative of what `loss_` is for the images of `fit`."""
+        """The negative loss; for the images of `fit` this is -loss_."""
         return -self._loss(self.transform(X))
 
     def _config(self, seed: int, n: int) -> config.Config:
         k, batch_size = self._count("n_clusters"), self._count("batch_size")
         if k > n:
             raise ValueError(f"n_clusters is {k}, but X has only {n} images")
-        choices = [
-            (name, "transformations", config.Transformation) for name in self.transformations
-        ]
+        choices = [(t, "transformations", config.Transformation) for t in self.transformations]
         choices += [(self.encoder, "encoder", config.Encoder), (self.init, "init", config.Init)]
         for value, name, known in choices:
             if value not in get_args(known):
                 expected = ", ".join(get_args(known))
-                raise ValueError(f"{name} {value!r} is not known: expected one of {expected}")
-        n_steps = len(list(data.bounds(n, batch_size)))  # an epoch
-        enough = max(MIN_EPOCHS, -(-MIN_STEPS // n_steps))
+                raise ValueError(f"{name} {value!r} is unknown: expected one of {expected}")
+        n_steps = len(list(data.batch_bounds(n, batch_size)))  # per epoch
+        min_epochs = max(MIN_EPOCHS, -(-MIN_STEPS // n_steps))
         n_starts = max(0, len(self.transformations) - 1)
         starts = np.linspace(FIRST_START, LAST_START, n_starts)
         return config.Config(
@@ -112,7 +111,7 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
                 seed=seed,
                 lr=self.lr,
                 batch_size=batch_size,
-                n_epochs=enough if self.n_epochs is None else self._count("n_epochs"),
+                n_epochs=min_epochs if self.n_epochs is None else self._count("n_epochs"),
                 cosine_from=COSINE_FROM,
                 check_interval=max(20, n_steps),
             ),
@@ -121,19 +120,19 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
     def _count(self, name: str) -> int:
         value = getattr(self, name)
         if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} is {value!r}: expected a whole number above 0")
+            raise ValueError(f"{name} is {value!r}: expected an integer above 0")
         return int(value)
 
 
 class DTIKMeans(_DTI):
-    """K-means whose prototypes move to meet each image before they are compared with it.
+    """K-means whose prototypes are transformed to match each image before they are compared.
 
     Images are (n, h, w) or (n, h, w, c) with 1 or 3 channels, uint8 or floats in [0, 1]; others
-    raise ValueError. curriculum: when the transformations after the first start, as shares of the
-    training or in epochs. A distance is the mean squared error of the pixels, in [0, 1].
+    raise ValueError. curriculum: when the transformations after the first start, as fractions of
+    the training or in epochs. Distances are mean squared errors of pixels in [0, 1].
 
     After `fit`: labels_ (n,), cluster_centers_ (k, h, w[, c]) in [0, 1], loss_, the mean distance
-    to the nearest prototype, n_iter_, the number of steps.
+    to the nearest prototype, and n_iter_, the number of steps.
     """
 
     _name = "dtikmeans"
@@ -144,9 +143,9 @@ class DTIKMeans(_DTI):
 
 
 class DTIGMM(_DTI):
-    """As DTIKMeans with a Gaussian mixture in its place.
+    """As DTIKMeans, with a Gaussian mixture instead of K-means.
 
-    A distance is -log of mixing weight times likelihood, in nats; `score` is the mean
+    Distances are -log of mixing weight times likelihood, in nats; `score` is the mean
     log-likelihood and loss_ its negative.
     """
 
@@ -162,25 +161,27 @@ class DTIGMM(_DTI):
 
 
 def _images(X: ArrayLike) -> Tensor:
-    """(n, c, h, w) as the training has them, uint8 or float32; raises ValueError."""
+    """Tensor (n, c, h, w), uint8 or float32, on the device; raises ValueError."""
     X = np.asarray(X)
     if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
         raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")
     if X.dtype.kind == "f":
         X = X.astype(np.float32)
-        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
+        if not (X.min() >= 0 and X.max() <= 1):  # False for NaN
             raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
     elif X.dtype != np.uint8:
         raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
-    X = np.require(X.reshape(*X.shape[:3], -1), requirements=["C", "W"])  # else PyTorch warns
-    return data.to_device(X, train.device())
+    X = np.require(
+        X.reshape(*X.shape[:3], -1), requirements=["C", "W"]
+    )  # avoids a warning of PyTorch
+    return data.to_device(X, select_device())
 
 
 def _train(cfg: config.Config, images: Tensor) -> tuple[train.State, np.ndarray]:
-    """The trained state and its distances (n, k); raises ValueError where they become NaN."""
+    """The trained state and the distances (n, k); raises ValueError if they become NaN."""
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):
-            state = train.begin(cfg, images)
+            state = train.initial_state(cfg, images)
         for _ in range(cfg.training.n_epochs):
             for _ in train.train_epoch(cfg, state, images):
                 pass

@@ -12,9 +12,8 @@ from common import cli, metrics, scoring
 from dti_torch.config import Config
 
 PROTOCOL = (
-    "All images, in evaluation mode. Accuracy is one-to-one by the Hungarian method, whatever the "
-    "number of clusters; NMI has the arithmetic mean; loss is the mean distance to the nearest "
-    "prototype."
+    "All images, in evaluation mode. Accuracy is one-to-one by the Hungarian method for any number "
+    "of clusters; NMI uses the arithmetic mean; loss is the mean distance to the nearest prototype."
 )
 
 
@@ -24,15 +23,15 @@ def main() -> None:
     scores = evaluate(predictions)
     baseline = scoring.arrays(run.path / "baseline.npz")
     if "labels" in predictions and baseline:
-        of_pixels = metrics.agreement(predictions["labels"], baseline["clusters"])
-        scores["baseline"] = {"name": "k-means on pixels"} | of_pixels
+        agreement = metrics.agreement(predictions["labels"], baseline["clusters"])
+        scores["baseline"] = {"name": "k-means on pixels"} | agreement
         config = "_".join(filter(None, [cfg.dataset.name, cfg.dataset.split]))
         scores |= scoring.published(Path(__file__).with_name("results.csv"), f"{config}.yml")
     scoring.write(run, scores, PROTOCOL)
 
 
 def evaluate(predictions: dict[str, np.ndarray]) -> dict:
-    """clusters (n,), distances (n, k) and perhaps labels (n,) -> the scores that they allow"""
+    """Scores of clusters (n,) and distances (n, k), with labels (n,) also the agreement."""
     scores: dict = {}
     if "labels" in predictions:
         scores |= metrics.agreement(predictions["labels"], predictions["clusters"])

@@ -1,4 +1,4 @@
-"""What DTI clustering minimises (Monnier et al. 2020, equations 3 and 6), as pure functions."""
+"""Losses of DTI clustering (Monnier et al. 2020, equations 3 and 6)."""
 
 import math
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def prototype_distances(
-    images: Tensor, candidates: Tensor, pixel_weights: Tensor | float = 1.0
+    images: Tensor, prototypes: Tensor, pixel_weights: Tensor | float = 1.0
 ) -> Tensor:
-    """Mean squared pixel error between images and prototypes moved to meet them.
+    """Mean squared pixel error between images and prototypes transformed to match them.
 
-    images (..., c, h, w); candidates (..., c, h, w), broadcast; pixel_weights (h, w) -> (...)
+    images (..., c, h, w); prototypes (..., c, h, w), broadcast; pixel_weights (h, w) -> (...)
     """
-    return ((images - candidates).square() * pixel_weights).mean((-3, -2, -1))
+    return ((images - prototypes).square() * pixel_weights).mean((-3, -2, -1))
 
 
 def negative_log_likelihood(
@@ -21,7 +21,7 @@ def negative_log_likelihood(
 ) -> Tensor:
     """-log N(images; means, diagonal variances), summed over pixels, in nats.
 
-    All (..., c, h, w), broadcast; pixel_weights (h, w) -> (...). The mixing weights are not in it.
+    All (..., c, h, w), broadcast; pixel_weights (h, w) -> (...). Mixing weights are not included.
     """
     terms = (images - means).square() / variances + variances.log() + math.log(2 * math.pi)
     return 0.5 * (terms * pixel_weights).sum((-3, -2, -1))
@@ -33,7 +33,7 @@ def responsibilities(negative_log_likelihoods: Tensor, mixing_logits: Tensor) ->
 
 
 def gaussian_pixel_weights(height: int, width: int, std: float) -> Tensor:
-    """A bump that is 1 at the centre of the image and falls off with `std` pixels -> (h, w)."""
+    """A Gaussian of `std` pixels that is 1 at the center of the image -> (h, w)."""
     ys = torch.arange(height) - (height - 1) / 2
     xs = torch.arange(width) - (width - 1) / 2
     return torch.exp(-(ys[:, None].square() + xs.square()) / (2 * std**2))

@@ -1,4 +1,4 @@
-"""A folder of photographs, small and numbered: python -m dti_torch.resize FOLDER OUT --size 128"""
+"""Makes small, numbered JPEGs of a folder of images: python -m dti_torch.resize FOLDER OUT"""
 
 import argparse
 import logging
@@ -13,7 +13,7 @@ from PIL import Image
 from common import UserError, images
 from common.datasets.folders import EXTENSIONS
 
-LONGEST = 65_500  # pixels a side of a JPEG
+MAX_SIDE = 65_500  # pixels, of a JPEG
 
 log = logging.getLogger("dti_torch.resize")
 
@@ -21,15 +21,15 @@ log = logging.getLogger("dti_torch.resize")
 def resize(folder: Path, out: Path, size: int) -> int:
     """Writes every image below folder to out as 00000.jpg, 00001.jpg, ... and returns their number.
 
-    The shorter side becomes size pixels. What cannot be read is skipped and named. Raises UserError
-    if out holds something or there is no image; out comes to exist only when it is complete.
+    The shorter side becomes size pixels. Unreadable images are skipped and logged. Raises UserError
+    if out is not empty or there is no image; out is created only once it is complete.
     """
     if size < 1:
         raise UserError(f"--size is {size}: expected 1 or more")
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: expected one with images")
+        raise UserError(f"{folder} is not a folder: expected a folder of images")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is not empty: move it away or name another folder")
+        raise UserError(f"{out} is not empty: move it or choose another folder")
     paths = sorted(
         path
         for path in folder.rglob("*")
@@ -43,8 +43,8 @@ def resize(folder: Path, out: Path, size: int) -> int:
             return error
         scale = size / min(image.shape[:2])
         height, width = (round(side * scale) for side in image.shape[:2])
-        if max(height, width) > LONGEST:
-            return UserError(f"{path}: {image.shape[1]}x{image.shape[0]} is too narrow a strip")
+        if max(height, width) > MAX_SIDE:
+            return UserError(f"{path}: {image.shape[1]}x{image.shape[0]} is too narrow")
         return images.resize(image, (height, width))
 
     from tqdm import tqdm
@@ -64,18 +64,21 @@ def resize(folder: Path, out: Path, size: int) -> int:
             Image.fromarray(image).save(complete / f"{n_written:05d}.jpg", quality=95)
             n_written += 1
         if not n_written:
-            raise UserError(f"{folder} holds no image that can be read ({', '.join(EXTENSIONS)})")
+            raise UserError(f"{folder} contains no readable images ({', '.join(EXTENSIONS)})")
         os.replace(complete, out)
     log.info("%d images in %s, %d skipped", n_written, out, n_skipped)
     return n_written
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m dti_torch.resize", description=__doc__)
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="images, at any depth")
-    parser.add_argument("out", metavar="OUT", type=Path, help="a new or empty folder")
+    description = "Make small, numbered JPEGs of a folder of images."
+    parser = argparse.ArgumentParser("python -m dti_torch.resize", description=description)
     parser.add_argument(
-        "--size", type=int, default=128, help="pixels of the shorter side; %(default)s"
+        "folder", metavar="FOLDER", type=Path, help="folder of images, searched recursively"
+    )
+    parser.add_argument("out", metavar="OUT", type=Path, help="new or empty output folder")
+    parser.add_argument(
+        "--size", type=int, default=128, help="shorter side in pixels (default: %(default)s)"
     )
     options = parser.parse_args()
     resize(options.folder, options.out, options.size)

@@ -1,9 +1,9 @@
-"""The transformations that move a prototype towards an image, and the networks that predict them.
+"""Transformations of prototypes, and the networks that predict their parameters.
 
 Monnier et al. 2020, section 3.2. Every transformation takes images (n, m, c, h, w) and parameters
-(n, m, p); images may have m = 1 for "the same image m times". Parameters are offsets from the
-identity: zeros change nothing. Coordinates are those of `torch.nn.functional.grid_sample`: x then y
-in [-1, 1], outer pixel edges at -1 and 1 (align_corners=False).
+(n, m, p); images of size 1 along m are broadcast. Parameters are offsets from the identity: zeros
+change nothing. Coordinates are those of `torch.nn.functional.grid_sample`: x then y in [-1, 1], the
+outer edges of the border pixels at -1 and 1 (align_corners=False).
 """
 
 import math
@@ -16,7 +16,7 @@ from dti_torch import config
 
 
 def build(cfg: config.Model, shape: tuple[int, int, int]) -> nn.ModuleList:
-    """The transformations that `cfg` names, in order, for prototypes of `shape` (c, h, w)."""
+    """The transformations of the config, in order, for prototypes of `shape` (c, h, w)."""
     kinds = {
         "identity": Identity,
         "color": Color,
@@ -42,7 +42,7 @@ class Identity(nn.Module):
 
 
 class Color(nn.Module):
-    """A gain and a bias for each channel."""
+    """A gain and a bias per channel."""
 
     spatial = False
 
@@ -60,7 +60,7 @@ class Color(nn.Module):
 
 
 class Affine(nn.Module):
-    """A 2 x 3 matrix that takes every pixel to where it reads the prototype."""
+    """A 2 x 3 matrix that maps every pixel to the point where the prototype is sampled."""
 
     n_parameters = 6
     spatial = True
@@ -68,10 +68,10 @@ class Affine(nn.Module):
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
         super().__init__()
         self.padding = cfg.padding
-        centres = _pixel_centres(*shape[1:])
-        self.register_buffer("start", centres.flatten(), persistent=False)
+        centers = _pixel_centers(*shape[1:])
+        self.register_buffer("start", centers.flatten(), persistent=False)
         self.register_buffer(
-            "basis", _per_axis(_homogeneous(centres)).flatten(0, 1), persistent=False
+            "basis", _per_axis(_homogeneous(centers)).flatten(0, 1), persistent=False
         )
 
     def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Affine(nn.Module):
 
 
 class Projective(nn.Module):
-    """A 3 x 3 homography between pixels and where they read the prototype."""
+    """A 3 x 3 homography that maps every pixel to the point where the prototype is sampled."""
 
     n_parameters = 9
     spatial = True
@@ -92,8 +92,8 @@ class Projective(nn.Module):
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
         super().__init__()
         self.padding = cfg.padding
-        centres = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centres(*shape[1:])
-        self.register_buffer("points", _homogeneous(centres), persistent=False)
+        centers = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centers(*shape[1:])
+        self.register_buffer("points", _homogeneous(centers), persistent=False)
         self.register_buffer("unit", torch.eye(3), persistent=False)
 
     def matrix(self, parameters: Tensor) -> Tensor:
@@ -106,14 +106,14 @@ class Projective(nn.Module):
         return warp(images, self._project(torch.linalg.pinv(self.matrix(parameters))), self.padding)
 
     def _project(self, matrix: Tensor) -> Tensor:
-        moved = self.points @ matrix.mT  # (n, m, hw, 3)
-        return moved[..., :2] / _away_from_zero(moved[..., 2:])
+        mapped = self.points @ matrix.mT  # (n, m, hw, 3)
+        return mapped[..., :2] / _away_from_zero(mapped[..., 2:])
 
 
 class ThinPlateSpline(nn.Module):
     """The smoothest warp that moves each point of a square lattice by its offset (Bookstein 1989).
 
-    The displacement is linear in the offsets, so the spline's system is solved once, here.
+    The displacement is linear in the offsets, so the system of the spline is solved only once.
     """
 
     spatial = True
@@ -122,7 +122,7 @@ class ThinPlateSpline(nn.Module):
         super().__init__()
         self.padding = cfg.padding
         self.n_parameters = 2 * cfg.grid_size**2
-        centres = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centres(*shape[1:])
+        centers = _corner_aligned(*shape[1:]) if cfg.legacy else _pixel_centers(*shape[1:])
         lattice = _corner_aligned(cfg.grid_size, cfg.grid_size).double()  # (g^2, 2)
         n = len(lattice)
         system = torch.zeros(n + 3, n + 3, dtype=torch.double)
@@ -130,18 +130,18 @@ class ThinPlateSpline(nn.Module):
         system[:n, n:] = _homogeneous(lattice)
         system[n:, :n] = _homogeneous(lattice).T
         rows = torch.cat(
-            [_radial(centres.double(), lattice), _homogeneous(centres.double())], dim=1
+            [_radial(centers.double(), lattice), _homogeneous(centers.double())], dim=1
         )
-        spline = (rows @ torch.linalg.inv(system)[:, :n]).to(centres.dtype)  # (hw, g^2)
+        spline = (rows @ torch.linalg.inv(system)[:, :n]).to(centers.dtype)  # (hw, g^2)
         basis = _per_axis(spline).transpose(0, 1).flatten(0, 1)  # rows: x, y of each point
-        self.register_buffer("start", centres.flatten(), persistent=False)
+        self.register_buffer("start", centers.flatten(), persistent=False)
         self.register_buffer("basis", basis, persistent=False)
 
     def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
         return warp(images, _linear_grid(self.start, self.basis, parameters), self.padding)
 
     def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """The spline of the negative offsets: the inverse to first order."""
+        """The spline of the negative offsets, the inverse to first order."""
         return self(images, -parameters)
 
 
@@ -153,9 +153,9 @@ class Morphology(nn.Module):
     """
 
     spatial = False
-    OPEN, SHUT = 5.0, -5.0  # window logits of the centre and of the others before training
-    FLOOR = 1 / (1 + math.exp(5.0))  # the weight of SHUT
-    SMALLEST = 1e-8  # a window that is shut everywhere weighs all its pixels alike
+    OPEN, CLOSED = 5.0, -5.0  # initial window logits of the center and of the other pixels
+    FLOOR = 1 / (1 + math.exp(5.0))  # sigmoid(CLOSED)
+    MIN_WEIGHT = 1e-8  # a window that is closed everywhere averages its pixels
     MAX_EXPONENT = 80.0  # e^80 and its inverse are still normal float32 numbers
 
     def __init__(self, cfg: config.Model, shape: tuple[int, int, int]):
@@ -163,22 +163,22 @@ class Morphology(nn.Module):
         self.legacy = cfg.legacy
         self.kernel_size = cfg.kernel_size
         self.n_parameters = 1 + cfg.kernel_size**2
-        logits = torch.full((cfg.kernel_size**2,), self.SHUT)
+        logits = torch.full((cfg.kernel_size**2,), self.CLOSED)
         logits[cfg.kernel_size**2 // 2] = self.OPEN
         self.register_buffer("logits", logits, persistent=False)
 
     def window(self, parameters: Tensor) -> Tensor:
-        """parameters (n, m, 1 + s^2) -> weights (n, m, s^2); identity: one at the centre, zeros.
+        """parameters (n, m, 1 + s^2) -> weights (n, m, s^2); the identity has one at the center.
 
-        The authors' sigmoid(-5) leaves a quarter of the weight of a 7 x 7 kernel off the centre: a
-        blur. We take that floor away; the slope of the sigmoid, and so the pace of learning, stays.
+        The authors' sigmoid(-5) leaves a quarter of the weight of a 7 x 7 kernel off the center: a
+        blur. We subtract that floor; the slope of the sigmoid, and so the gradient, is unchanged.
         """
         weights = torch.sigmoid(self.logits + parameters[..., 1:])
         if self.legacy:
             return weights
         weights = weights - self.FLOOR
-        # clamped without its gradient, which is zero at the identity: shut pixels could not open
-        return weights + (weights.clamp(min=self.SMALLEST) - weights).detach()
+        # straight-through: the gradient of clamp is 0 at the identity, closed pixels could not open
+        return weights + (weights.clamp(min=self.MIN_WEIGHT) - weights).detach()
 
     def forward(self, images: Tensor, parameters: Tensor) -> Tensor:
         k = self.kernel_size
@@ -197,15 +197,15 @@ class Morphology(nn.Module):
         return windowed_sum(weights * padded) / windowed_sum(weights)
 
     def inverse(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Morphology loses detail and has no inverse: the images, unchanged."""
+        """The images, unchanged: morphology loses detail and has no inverse."""
         return images
 
 
 class WindowedSum(torch.autograd.Function):
-    """Every channel under its own window: (1, n, h, w), (n, 1, k, k) -> (1, n, h - k + 1, ...).
+    """Depthwise convolution: (1, n, h, w), (n, 1, k, k) -> (1, n, h - k + 1, w - k + 1).
 
-    The gradient for the windows is a convolution with the incoming gradient as the window. That is
-    16 times as fast as torch's own on the CPU, half of a training step.
+    The gradient of the windows is a convolution with the incoming gradient as the kernel: 16 times
+    as fast as PyTorch's own on the CPU, which took half of a training step.
     """
 
     @staticmethod
@@ -218,15 +218,16 @@ class WindowedSum(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor]:
         values, window = ctx.saved_tensors
         n = len(window)
-        of_values = F.conv_transpose2d(gradient, window, groups=n)
-        return of_values, F.conv2d(values, gradient.transpose(0, 1), groups=n).transpose(0, 1)
+        values_gradient = F.conv_transpose2d(gradient, window, groups=n)
+        window_gradient = F.conv2d(values, gradient.transpose(0, 1), groups=n).transpose(0, 1)
+        return values_gradient, window_gradient
 
 
 class Regressors(nn.Module):
-    """For every prototype an MLP from features over 128 and 128 units to parameters, stacked.
+    """An MLP per prototype, stacked: features, two hidden layers of 128 units, parameters.
 
-    The last layer starts at zero, so that every transformation starts as the identity. Prototypes
-    do not share them: that costs 4 points of accuracy (arXiv 2604.19480).
+    The last layer starts at zero, so that every transformation starts as the identity. Sharing them
+    between prototypes costs 4 points of accuracy (arXiv 2604.19480).
     """
 
     def __init__(self, n_prototypes: int, n_features: int, n_parameters: int, n_hidden: int = 128):
@@ -252,10 +253,10 @@ class Regressors(nn.Module):
 
 
 def warp(images: Tensor, grid: Tensor, padding: str) -> Tensor:
-    """Reads images (n, m or 1, c, h, w) bilinearly at grid (n, m, hw, 2) -> (n, m, c, h, w)."""
+    """Samples images (n, m or 1, c, h, w) bilinearly at grid (n, m, hw, 2) -> (n, m, c, h, w)."""
     n, m = grid.shape[:2]
     c, h, w = images.shape[2:]
-    if images.shape[1] == 1:  # one tall grid an image: no copy of the image for each of the m
+    if images.shape[1] == 1:  # one tall grid per image: the image is not copied m times
         out = F.grid_sample(images[:, 0], grid.reshape(n, m * h, w, 2), "bilinear", padding, False)
         return out.view(n, c, m, h, w).transpose(1, 2)
     out = F.grid_sample(images.flatten(0, 1), grid.view(n * m, h, w, 2), "bilinear", padding, False)
@@ -263,13 +264,13 @@ def warp(images: Tensor, grid: Tensor, padding: str) -> Tensor:
 
 
 def _linear_grid(start: Tensor, basis: Tensor, parameters: Tensor) -> Tensor:
-    """start (2 hw) + parameters (n, m, p) @ basis (p, 2 hw) -> (n, m, hw, 2), in one product."""
+    """start (2 hw) + parameters (n, m, p) @ basis (p, 2 hw) -> (n, m, hw, 2)"""
     grid = torch.addmm(start, parameters.flatten(0, 1), basis)
     return grid.view(*parameters.shape[:2], -1, 2)
 
 
 def _per_axis(values: Tensor) -> Tensor:
-    """values (hw, p) -> (2, p, 2 hw): the first half moves x only, the second y only."""
+    """values (hw, p) -> basis (2, p, 2 hw): the first half affects x only, the second y only."""
     basis = values.new_zeros(2, values.shape[1], len(values), 2)
     basis[0, :, :, 0] = basis[1, :, :, 1] = values.T
     return basis.flatten(2)
@@ -280,7 +281,7 @@ def _homogeneous(points: Tensor) -> Tensor:
     return F.pad(points, (0, 1), value=1.0)
 
 
-def _pixel_centres(h: int, w: int) -> Tensor:
+def _pixel_centers(h: int, w: int) -> Tensor:
     return _lattice((torch.arange(h) * 2 + 1) / h - 1, (torch.arange(w) * 2 + 1) / w - 1)
 
 
@@ -293,9 +294,9 @@ def _lattice(ys: Tensor, xs: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(ys, xs, indexing="ij")[::-1], dim=-1).reshape(-1, 2)
 
 
-def _radial(points: Tensor, centres: Tensor) -> Tensor:
-    """The spline's kernel r^2 log(r^2) / 2 between points (p, 2) and centres (q, 2) -> (p, q)."""
-    squared = (points[:, None] - centres).square().sum(-1)
+def _radial(points: Tensor, centers: Tensor) -> Tensor:
+    """The TPS kernel r^2 log(r^2) / 2 between points (p, 2) and centers (q, 2) -> (p, q)."""
+    squared = (points[:, None] - centers).square().sum(-1)
     return 0.5 * torch.xlogy(squared, squared)
 
 

@@ -1,4 +1,4 @@
-"""python -m common.bsds --pred DIR --gt DIR --json OUT"""
+"""python -m common.bsds: scores a folder of segmentations."""
 
 from common import cli
 from common.bsds import folder_scores

@@ -1,10 +1,10 @@
-"""Scores a folder of segmentations against those of several human annotators.
+"""Scores a folder of segmentations against human annotators, with the BSDS protocol.
 
 python -m common.bsds --pred DIR --gt DIR --json OUT
 
-pred: for each image NAME.mat with a cell `segs` or a contour map `ucm2`, NAME.npy with labels
-(scales, h, w), or NAME.png with one label per pixel; gt: NAME.mat in the format of BSDS. With
---humans instead of --pred, each annotator is scored against the others. stdout has one line, OUT.
+Writes OUT and prints its path. --pred has, for each image, NAME.mat with a cell `segs` or a contour
+map `ucm2`, NAME.npy with labels (scales, h, w), or NAME.png with one label per pixel; --gt has
+NAME.mat in the format of BSDS.
 """
 
 import argparse
@@ -21,31 +21,31 @@ from typing import Any
 from common import UserError, bsds, cli
 from common.bsds import label_maps
 
-log = logging.getLogger("common.bsds")
+log = logging.getLogger(__name__)
 
 PROTOCOL = (
-    "BSDS: covering pooled over images and annotators; PRI and VI (bits) mean over annotators, then"
-    " images; boundary F at 0.0075 of the diagonal, one to one; ODS one scale for all, OIS each its"
-    " best"
+    "BSDS: covering pooled over images and annotators; PRI and VI (bits) averaged over annotators,"
+    " then images; boundary F, one-to-one matches within 0.0075 of the diagonal; ODS: one scale"
+    " for all images, OIS: the best scale of each"
 )
-HUMANS = "; each annotator against the others of the image"
+HUMANS = "; each annotator scored against the others of the image"
 
 
 def main() -> None:
     args = _arguments()
     out = Path(args.json).absolute()
     _check_writable(out)
-    truths = label_maps.find(args.gt, (".mat",))
-    chosen = {} if args.humans else _pairs(args.pred, truths, args.partial)
+    ground_truths = label_maps.find(args.gt, (".mat",))
+    predictions = {} if args.humans else _pairs(args.pred, ground_truths, args.partial)
     tasks = [
-        Task(name, chosen.get(name), truth, args.thresholds, not args.regions_only)
-        for name, truth in truths.items()
-        if args.humans or name in chosen
+        Task(name, predictions.get(name), truth, args.thresholds, not args.regions_only)
+        for name, truth in ground_truths.items()
+        if args.humans or name in predictions
     ]
-    found = score(tasks, args.processes)
-    scores = bsds.summary([one for image in found for one in image])
+    counts = score(tasks, args.processes)
+    scores: dict[str, Any] = bsds.summary([item for image in counts for item in image])
     scores["n"] = len(tasks)
-    scores["n_scales"] = len(found[0][0].regions.covered)
+    scores["n_scales"] = len(counts[0][0].regions.covered)
     scores["protocol"] = PROTOCOL + HUMANS * args.humans
     scores["images"] = {
         task.name: {
@@ -53,11 +53,11 @@ def main() -> None:
             for key, value in bsds.summary(image).items()
             if key in ("covering_ois", "pri_ois", "vi_ois", "f_ois")
         }
-        for task, image in zip(tasks, found, strict=True)
+        for task, image in zip(tasks, counts, strict=True)
     }
-    half = out.with_name(out.name + ".tmp")
-    half.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    half.replace(out)
+    temporary = out.with_name(out.name + ".tmp")
+    temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(out)
     for key in ("covering", "pri", "vi", "f"):
         if f"{key}_ods" in scores:
             ods, ois = scores[f"{key}_ods"], scores[f"{key}_ois"]
@@ -72,29 +72,70 @@ def _arguments() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--pred", metavar="DIR", help="segmentations: .mat, .npy or .png")
-    which.add_argument("--humans", action="store_true", help="score the annotators instead")
-    parser.add_argument("--gt", metavar="DIR", required=True, help="BSDS's .mat files")
-    parser.add_argument("--json", metavar="OUT", required=True, help="file of the scores")
-    parser.add_argument("--partial", action="store_true", help="leave images without --pred out")
-    parser.add_argument("--regions-only", action="store_true", help="no boundaries: much faster")
-    parser.add_argument("--thresholds", type=int, default=99, help="of contour maps; default 99")
-    parser.add_argument("--processes", type=int, default=n_cores(), help="default: the cores")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--pred", metavar="DIR", help="folder of segmentations (required without --humans)"
+    )
+    source.add_argument(
+        "--humans",
+        action="store_true",
+        help="score each annotator against the others instead of --pred (default: no)",
+    )
+    parser.add_argument(
+        "--gt", metavar="DIR", required=True, help="folder of BSDS ground truth (required)"
+    )
+    parser.add_argument(
+        "--json", metavar="OUT", required=True, help="file to write the scores to (required)"
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="skip images of --gt without a segmentation (default: refuse to score)",
+    )
+    parser.add_argument(
+        "--regions-only",
+        action="store_true",
+        help="skip the boundary scores, which take most of the time (default: no)",
+    )
+    parser.add_argument(
+        "--thresholds",
+        metavar="N",
+        type=int,
+        default=99,
+        help="number of heights at which contour maps are cut (default: %(default)s)",
+    )
+    add_processes(parser)
     args = parser.parse_args()
-    for name in ("thresholds", "processes"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} is {getattr(args, name)}: expected 1 or more")
+    require_positive(args, "thresholds", "processes")
     return args
 
 
+def add_processes(parser: cli.Parser) -> None:
+    """Adds the option --processes."""
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        default=n_cores(),
+        help="number of processes (default: the available CPU cores, %(default)s)",
+    )
+
+
+def require_positive(args: argparse.Namespace, *names: str) -> None:
+    """Raises UserError if one of these options is given and below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} is {value}: expected 1 or more")
+
+
 def n_cores() -> int:
-    """Those that this process may use."""
+    """The number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_writable(out: Path) -> None:
-    """Makes the folder of the scores, before hours of work are lost."""
+    """Creates the folder of the scores before hours of work are lost."""
     if out.is_dir():
         raise UserError(f"--json {out} is a folder: expected the name of a file")
     try:
@@ -105,26 +146,27 @@ def _check_writable(out: Path) -> None:
         raise UserError(f"--json {out}: {out.parent} is not writable")
 
 
-def _pairs(pred: str, truths: dict[str, Path], partial: bool) -> dict[str, Path]:
-    found = label_maps.find(pred)
-    both = {name: path for name, path in found.items() if name in truths}
-    missing = [name for name in truths if name not in found]
-    extra = [name for name in found if name not in truths]
-    if not both or missing and not partial:
+def _pairs(pred: str, ground_truths: dict[str, Path], partial: bool) -> dict[str, Path]:
+    """The segmentations of the images that have a ground truth."""
+    predictions = label_maps.find(pred)
+    paired = {name: path for name, path in predictions.items() if name in ground_truths}
+    missing = [name for name in ground_truths if name not in predictions]
+    extra = [name for name in predictions if name not in ground_truths]
+    if not paired or missing and not partial:
         raise UserError(
-            f"{pred} has segmentations of {len(both)} of the {len(truths)} images of --gt, not of "
-            f"{missing[0]}: add them" + ", or leave them out with --partial" * bool(both)
+            f"{pred} has segmentations of {len(paired)} of the {len(ground_truths)} images of --gt,"
+            f" not of {missing[0]}: add them" + ", or skip them with --partial" * bool(paired)
         )
     if extra:
-        log.warning("%d files have no ground truth and are left out: %s", len(extra), extra[0])
+        log.warning("%d files without ground truth are skipped: %s", len(extra), extra[0])
     if missing:
-        log.warning("%d images of --gt have no segmentation and are left out", len(missing))
-    return both
+        log.warning("%d images of --gt have no segmentation and are skipped", len(missing))
+    return paired
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One image to score; no prediction: each of its annotators against the others."""
+    """One image to score; without a prediction each annotator is scored against the others."""
 
     name: str
     prediction: Path | None
@@ -134,24 +176,27 @@ class Task:
 
 
 def score(tasks: Sequence[Task], n_processes: int) -> list[list[bsds.ImageCounts]]:
-    """What each image brings, one entry, or one for each of its annotators; raises UserError."""
-    found = each(_score, tasks, n_processes, "scoring")
+    """The counts of each image: one item, or one for each of its annotators; raises UserError."""
+    counts = each(_score, tasks, n_processes, "scoring")
     n_scales = {
-        len(one.regions.covered): task for task, (one, *_) in zip(tasks, found, strict=True)
+        len(image[0].regions.covered): task for task, image in zip(tasks, counts, strict=True)
     }
     if len(n_scales) > 1:
-        (n, task), (other, another) = list(n_scales.items())[:2]
+        (n, task), (other_n, other) = list(n_scales.items())[:2]
         raise UserError(
-            f"{task.prediction} has {n} scales and {another.prediction} {other}: "
-            "one number for all images was expected"
+            f"{task.prediction} has {n} scales and {other.prediction} {other_n}: "
+            "expected the same number for all images"
         )
-    return found
+    return counts
 
 
 def each(
     function: Callable[[Any], Any], tasks: Sequence[Any], n_processes: int, title: str
 ) -> list[Any]:
-    """function of every task in order, in up to n_processes processes, with a bar on terminals."""
+    """The results of a function for all tasks, in order, from up to n_processes processes.
+
+    Shows a progress bar with this title on a terminal.
+    """
     from tqdm import tqdm
 
     bar = {"desc": title, "total": len(tasks), "unit": "image", "disable": None}
@@ -159,40 +204,40 @@ def each(
         return list(tqdm(map(function, tasks), **bar))
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each process
     n_processes = min(n_processes, len(tasks))
-    with multiprocessing.get_context("spawn").Pool(n_processes, _begin) as pool:
+    with multiprocessing.get_context("spawn").Pool(n_processes, _ignore_interrupts) as pool:
         return list(tqdm(pool.imap(function, tasks), **bar))
 
 
-def _begin() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the parent ends it
+def _ignore_interrupts() -> None:
+    """In workers: the parent handles Ctrl-C, which all processes receive."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _score(task: Task) -> list[bsds.ImageCounts]:
     truths = label_maps.ground_truths(task.truth)
     if task.prediction is None:
         return leave_one_out(task.truth, truths, task.with_boundaries)
-    shape = truths.labels[0].shape
-    found = label_maps.prediction(task.prediction, shape, task.n_thresholds)
-    return [
-        bsds.per_image_counts(
-            found.labels, truths.labels, task.with_boundaries, found.edges, truths.edges
-        )
-    ]
+    scales = label_maps.prediction(task.prediction, truths.labels[0].shape, task.n_thresholds)
+    counts = bsds.per_image_counts(
+        scales.labels, truths.labels, task.with_boundaries, scales.edges, truths.edges
+    )
+    return [counts]
 
 
 def leave_one_out(
     path: Path, truths: label_maps.Scales, with_boundaries: bool
 ) -> list[bsds.ImageCounts]:
-    """Each annotator of one image against the others; path: where they are from, for the error."""
+    """The counts of each annotator of an image against the others; path: their file."""
     n = len(truths.labels)
     if n < 2:
-        raise UserError(f"{path} has one annotator: two or more were expected")
-    found = []
+        raise UserError(f"{path} has one annotator: expected two or more")
+    counts = []
     for i in range(n):
         others = [j for j in range(n) if j != i]
         labels, edges = ([maps[j] for j in others] for maps in (truths.labels, truths.edges))
-        own = [truths.labels[i]], [truths.edges[i]]
-        found.append(bsds.per_image_counts(own[0], labels, with_boundaries, own[1], edges))
-    return found
+        counts.append(
+            bsds.per_image_counts(
+                [truths.labels[i]], labels, with_boundaries, [truths.edges[i]], edges
+            )
+        )
+    return counts

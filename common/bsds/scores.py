@@ -1,4 +1,4 @@
-"""Segmentations of images against those of several human annotators (BSDS protocol)."""
+"""Scores of segmentations against several human annotators (BSDS protocol)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from common.bsds import boundaries, region_metrics
 
 
 def region_scores(segmentation: ArrayLike, ground_truths: Sequence[ArrayLike]) -> dict[str, float]:
-    """One picture: {"covering", "pri", "vi"} of (h, w) integers against one (h, w) an annotator.
+    """{"covering", "pri", "vi"} of one image: labels (h, w) against one (h, w) per annotator.
 
-    covering: how well the human segments are overlapped, weighted by area; pri: share of the pairs
-    of pixels on which both agree; vi: bits in which they differ, 0 for the same. The mean over the
-    annotators. Arbelaez et al. 2011, section 3.1. Raises ValueError for arrays that do not fit.
+    covering: best IoU of each human segment, weighted by its area; pri: probabilistic Rand index;
+    vi: variation of information in bits, 0 for equal segmentations. Means over the annotators.
+    Arbelaez et al. 2011, section 3.1. Raises ValueError for shapes that differ.
     """
-    found = per_image_counts([segmentation], ground_truths, with_boundaries=False).regions
-    covering = found.covered[0] / found.area
-    return {"covering": float(covering), "pri": float(found.pri[0]), "vi": float(found.vi[0])}
+    regions = per_image_counts([segmentation], ground_truths, with_boundaries=False).regions
+    covering = regions.covered[0] / regions.area
+    return {"covering": float(covering), "pri": float(regions.pri[0]), "vi": float(regions.vi[0])}
 
 
 def benchmark(
@@ -28,18 +28,21 @@ def benchmark(
     ground_truths: Iterable[Sequence[ArrayLike]],
     with_boundaries: bool = True,
 ) -> dict[str, float]:
-    """What `summary` says of pictures x scales against pictures x annotators, (h, w) integers each.
+    """The scores of `summary`: images x scales against images x annotators, (h, w) integers each.
 
-    The scales of all pictures are the same, in one order, fine to coarse or coarse to fine.
+    All images have the same scales, ordered from fine to coarse or from coarse to fine.
     with_boundaries: also precision, recall and F of the boundaries, which take most of the time.
     """
-    images = zip(predictions, ground_truths, strict=True)
-    return summary([per_image_counts(scales, truths, with_boundaries) for scales, truths in images])
+    pairs = zip(predictions, ground_truths, strict=True)
+    return summary([per_image_counts(scales, truths, with_boundaries) for scales, truths in pairs])
 
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What one picture brings to the scores; boundaries: (scales, 4), see `boundaries.counts`."""
+    """What the scores of a dataset need of one image; boundaries (scales, 4) or None.
+
+    Each row of boundaries is `boundaries.counts`.
+    """
 
     regions: region_metrics.RegionScores
     boundaries: np.ndarray | None
@@ -47,20 +50,21 @@ class ImageCounts:
 
 def per_image_counts(
     scales: Sequence[ArrayLike],
-    truths: Sequence[ArrayLike],
+    ground_truths: Sequence[ArrayLike],
     with_boundaries: bool = True,
     edges: Sequence[np.ndarray] | None = None,
     true_edges: Sequence[np.ndarray] | None = None,
 ) -> ImageCounts:
-    """One picture: its scales against its annotators, (h, w) integers each; ValueError.
+    """The counts of one image: its scales against its annotators, (h, w) integers each.
 
-    edges, true_edges: thin boundaries of the two, bool (h, w) each, where they are known already.
+    edges, true_edges: thin boundaries of both, bool (h, w) each; None: computed from the labels.
+    Raises ValueError for shapes that differ.
     """
-    scales = [_map(labels, "a prediction") for labels in scales]
-    truths = [_map(truth, "a ground truth") for truth in truths]
+    scales = [_check_map(labels, "a prediction") for labels in scales]
+    truths = [_check_map(truth, "a ground truth") for truth in ground_truths]
     for name, maps in (("prediction", scales), ("ground truth", truths)):
         if not maps:
-            raise ValueError(f"an image has no {name}: one or more was expected")
+            raise ValueError(f"an image has no {name}: expected one or more")
     for labels in (*scales, *truths):
         if labels.shape != truths[0].shape:
             raise ValueError(f"a map is {labels.shape}, the first ground truth {truths[0].shape}")
@@ -73,33 +77,34 @@ def per_image_counts(
         true_edges = [boundaries.of_labels(truth) for truth in truths]
     counts: list[tuple[int, int, int, int]] = []
     for i, edge in enumerate(edges):
-        same = i and np.array_equal(edge, edges[i - 1])  # as fine thresholds of a contour map are
-        counts.append(counts[-1] if same else boundaries.counts(edge, true_edges))
+        repeats = i and np.array_equal(edge, edges[i - 1])  # common for a contour map's thresholds
+        counts.append(counts[-1] if repeats else boundaries.counts(edge, true_edges))
     return ImageCounts(regions, np.array(counts))
 
 
 def summary(images: Sequence[ImageCounts]) -> dict[str, float]:
-    """The scores of a data set, as the official tool collects them.
+    """The scores of a dataset, aggregated as by the official tool.
 
-    _ods: the scale that is best for all pictures; _ois: each picture's best. covering is pooled
-    over pictures and annotators, covering_best takes the best scale of each human segment; pri and
-    vi (in bits, less is better) are means over pictures; f, precision and recall are of pooled
-    boundary pixels, those at ODS between two scales where that is better. Raises ValueError where
-    pictures differ in their number of scales.
+    *_ods: at the best scale for the whole dataset; *_ois: at the best scale of each image. covering
+    is pooled over images and annotators, covering_best takes the best scale for each human segment;
+    pri and vi (in bits, lower is better) are means over images; f, precision and recall are of
+    pooled boundary pixels, at ODS interpolated between scales. Raises ValueError if images differ
+    in their number of scales.
     """
     if not len(images):
         raise ValueError("there is no image to score")
     lengths = {len(image.regions.covered) for image in images}
     if len(lengths) > 1:
-        raise ValueError(f"images have {sorted(lengths)} scales: one number was expected")
-    regions = [image.regions for image in images]
-    covered = np.array([one.covered for one in regions])  # (images, scales)
-    pri, vi = np.array([one.pri for one in regions]), np.array([one.vi for one in regions])
-    area = sum(one.area for one in regions)
+        raise ValueError(f"images have {sorted(lengths)} scales: expected the same number for all")
+    covered, pri, vi = (
+        np.array([getattr(image.regions, name) for image in images])  # (images, scales)
+        for name in ("covered", "pri", "vi")
+    )
+    area = sum(image.regions.area for image in images)
     scores = {
         "covering_ods": covered.sum(axis=0).max() / area,
         "covering_ois": covered.max(axis=1).sum() / area,
-        "covering_best": sum(one.best for one in regions) / area,
+        "covering_best": sum(image.regions.best for image in images) / area,
         "pri_ods": pri.mean(axis=0).max(),
         "pri_ois": pri.max(axis=1).mean(),
         "vi_ods": vi.mean(axis=0).min(),
@@ -108,7 +113,7 @@ def summary(images: Sequence[ImageCounts]) -> dict[str, float]:
     if images[0].boundaries is not None:
         counts = np.array([image.boundaries for image in images])  # (images, scales, 4)
         best = _f_measure(*_recall_precision(counts)).argmax(axis=1)
-        scores |= _between(*_recall_precision(counts.sum(axis=0)))
+        scores |= _interpolated_best_f(*_recall_precision(counts.sum(axis=0)))
         recall, precision = _recall_precision(counts[np.arange(len(images)), best].sum(axis=0))
         scores["f_ois"] = _f_measure(recall, precision)
         scores |= {"precision_ois": precision, "recall_ois": recall}
@@ -116,8 +121,8 @@ def summary(images: Sequence[ImageCounts]) -> dict[str, float]:
 
 
 def _recall_precision(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found, true, right, predicted = np.moveaxis(counts, -1, 0)
-    return found / np.maximum(true, 1), right / np.maximum(predicted, 1)
+    recalled, true, correct, predicted = np.moveaxis(counts, -1, 0)
+    return recalled / np.maximum(true, 1), correct / np.maximum(predicted, 1)
 
 
 def _f_measure(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
@@ -125,13 +130,13 @@ def _f_measure(recall: np.ndarray, precision: np.ndarray) -> np.ndarray:
     return 2 * recall * precision / np.where(total == 0, 1, total)
 
 
-def _between(recall: np.ndarray, precision: np.ndarray) -> dict[str, float]:
-    """The best F of all scales, and of 100 points on the line between each and the next."""
-    share = np.linspace(0, 1, 100)
+def _interpolated_best_f(recall: np.ndarray, precision: np.ndarray) -> dict[str, float]:
+    """The best F among 100 linearly interpolated points between each scale and the next."""
+    weight = np.linspace(0, 1, 100)
     if len(recall) > 1:
         recall, precision = (
-            (one[:-1, None] * (1 - share) + one[1:, None] * share).ravel()
-            for one in (recall, precision)
+            (values[:-1, None] * (1 - weight) + values[1:, None] * weight).ravel()
+            for values in (recall, precision)
         )
     f = _f_measure(recall, precision)
     best = f.argmax()
@@ -143,36 +148,36 @@ def best_overlap_miou(
     ground_truths: Iterable[Sequence[ArrayLike]],
     connectivity: int = 8,
 ) -> dict[str, float]:
-    """Mean over all human segments of the best intersection over union with a predicted one.
+    """Mean over all human segments of their best IoU with a predicted segment.
 
-    predictions: one (h, w) of integers an image; ground_truths: for each image one (h, w) an
+    predictions: one (h, w) of integers per image; ground_truths: for each image one (h, w) per
     annotator. Predictions are first split into connected components, see `components`; several
-    human segments may share one. Pooled: one mean over the segments of the whole data set.
-    "all" is over all annotators, "fine" over the one of each image with the most segments, "coarse"
-    over the one with the fewest, "mean" the mean of the three. Kim et al. 2020, as their authors
-    evaluate. Raises ValueError for arrays that do not fit.
+    human segments may have the same best one. The mean is over the segments of the whole dataset:
+    "all" of all annotators, "fine" of the annotator with the most segments for each image, "coarse"
+    of the one with the fewest, "mean" is the mean of the three. Protocol of the code of Kim et al.
+    2020. Raises ValueError for shapes that differ.
     """
-    images = zip(predictions, ground_truths, strict=True)
-    return pool([overlaps(predicted, truths, connectivity) for predicted, truths in images])
+    pairs = zip(predictions, ground_truths, strict=True)
+    return pool([overlaps(predicted, truths, connectivity) for predicted, truths in pairs])
 
 
 def overlaps(
-    predicted: ArrayLike, truths: Sequence[ArrayLike], connectivity: int = 8
+    predicted: ArrayLike, ground_truths: Sequence[ArrayLike], connectivity: int = 8
 ) -> list[list[float]]:
-    """For each annotator of one image the best overlap of each of the segments, in [0, 1].
+    """For each annotator of one image the best IoU of each segment, in [0, 1].
 
-    predicted (h, w), truths each (h, w), integers. connectivity as in `components`; 0: the
-    prediction is taken as it is.
+    predicted (h, w), ground_truths each (h, w), integers. connectivity as in `components`; 0: the
+    prediction is not split. Raises ValueError for shapes that differ.
     """
-    predicted = _map(predicted, "the prediction")
-    if not len(truths):
-        raise ValueError("an image has no ground truth: one annotator or more was expected")
+    predicted = _check_map(predicted, "the prediction")
+    if not len(ground_truths):
+        raise ValueError("an image has no ground truth: expected one annotator or more")
     pieces = components(predicted, connectivity) if connectivity else predicted
     pieces = np.unique(pieces, return_inverse=True)[1].ravel()
     areas = np.bincount(pieces)
     best = []
-    for truth in truths:
-        truth = _map(truth, "a ground truth")
+    for truth in ground_truths:
+        truth = _check_map(truth, "a ground truth")
         if truth.shape != predicted.shape:
             raise ValueError(f"the prediction is {predicted.shape}, a ground truth {truth.shape}")
         segments = np.unique(truth, return_inverse=True)[1].ravel()
@@ -186,7 +191,7 @@ def overlaps(
 
 
 def pool(images: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
-    """The scores of `best_overlap_miou` from what `overlaps` gives for each image."""
+    """The scores of `best_overlap_miou` from the `overlaps` of each image."""
     if not len(images):
         raise ValueError("there is no image to score")
     chosen = {
@@ -199,11 +204,11 @@ def pool(images: Sequence[Sequence[Sequence[float]]]) -> dict[str, float]:
 
 
 def components(labels: ArrayLike, connectivity: int = 8) -> np.ndarray:
-    """Numbers the connected pieces of equal label from 0, in reading order: (h, w) -> (h, w) int.
+    """Connected components of equal labels, numbered row by row from 0: (h, w) -> (h, w) int.
 
-    connectivity 4 joins pixels with a common side, 8 also those with a common corner.
+    connectivity 4 joins pixels with a common side, 8 also pixels with a common corner.
     """
-    labels = _map(labels, "the labels")
+    labels = _check_map(labels, "the labels")
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity is {connectivity}: expected 4 or 8")
     h, w = labels.shape
@@ -221,7 +226,7 @@ def components(labels: ArrayLike, connectivity: int = 8) -> np.ndarray:
     return np.argsort(np.argsort(first))[inverse].reshape(h, w)
 
 
-def _map(values: ArrayLike, name: str) -> np.ndarray:
+def _check_map(values: ArrayLike, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "iub":
         raise ValueError(f"{name} is {values.shape} of {values.dtype}: expected (h, w) of integers")

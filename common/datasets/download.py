@@ -1,10 +1,9 @@
-"""Data files that are what they should be: data/sources.yml says where they come from.
+"""Downloads and verifies the files of datasets, from the sources in data/sources.yml.
 
-A file gets its final name only once its checksum is verified, a folder only once its archive is
-unpacked. What was cut is resumed by the next try, and a second process waits for the first.
+A file gets its final name once its checksum is verified, a folder once its archive is unpacked. An
+interrupted download is resumed by the next attempt; a second process waits for the first.
 """
 
-import argparse
 import contextlib
 import errno
 import fcntl
@@ -26,45 +25,45 @@ import yaml
 from common import UserError
 
 SOURCES = Path(__file__).parents[2] / "data" / "sources.yml"
-TIMEOUT = (10, 30)  # seconds to connect, seconds between two pieces
+TIMEOUT = (10, 30)  # seconds to connect, and between two chunks
 
-log = logging.getLogger("common.download")
+log = logging.getLogger(__name__)
 
 
 def data_root(root: str | Path | None = None) -> Path:
-    """Where data lies: the argument, else DATA_ROOT of the environment, else data/ here."""
+    """Folder of the datasets: the argument, else $DATA_ROOT, else data/ of the repository."""
     return Path(root or os.environ.get("DATA_ROOT") or SOURCES.parent).expanduser()
 
 
 def sources() -> dict[str, dict]:
-    """data/sources.yml, whose header explains the fields."""
+    """The content of data/sources.yml, whose header explains the fields."""
     return yaml.safe_load(SOURCES.read_text(encoding="utf-8"))
 
 
 def get(name: str, root: Path, needed: Collection[str] | None = None) -> None:
-    """Fetches the files of a data set that root lacks; of these only what holds `needed`, if given.
+    """Downloads the files of a dataset that are missing in root; needed: only these paths.
 
-    Raises UserError for an unknown name, for a set that no program may fetch, and for all that goes
-    wrong on the way.
+    Raises UserError for an unknown name, for a dataset that cannot be downloaded automatically, and
+    if the download fails.
     """
     known = sources()
     if name not in known:
-        raise UserError(f"{name} is no data set to download, expected one of {', '.join(known)}")
+        raise UserError(f"no dataset {name} to download: expected one of {', '.join(known)}")
     if "files" not in known[name]:
         raise UserError(f"{name} cannot be downloaded: {known[name]['manual']}")
     files = known[name]["files"]
     if needed is not None:
-        files = [file for file in files if any(_holds(file["path"], path) for path in needed)]
+        files = [file for file in files if any(_contains(file["path"], path) for path in needed)]
     if not files:
-        raise UserError(f"{SOURCES.name} knows no source of {', '.join(needed)}")
-    with _alone_in(root):
+        raise UserError(f"{SOURCES.name} has no source of {', '.join(needed)}")
+    with _lock(root):
         for file in files:
             if not (root / file["path"]).exists():
                 options = {key: file.get(key) for key in ("checksum", "size", "take")}
                 fetch(root / file["path"], file["urls"], **options)
 
 
-def _holds(folder: str, path: str) -> bool:
+def _contains(folder: str, path: str) -> bool:
     return PurePosixPath(path).is_relative_to(folder)
 
 
@@ -75,13 +74,14 @@ def fetch(
     size: int | None = None,
     take: str | None = None,
 ) -> None:
-    """Downloads from the first of urls that works; with `take`, from the archive that they hold.
+    """Downloads target from the first of urls that works.
 
-    checksum is "md5:..." or "sha256:...". Without one the sha256 of the first download is kept in
-    TARGET.sha256 and holds from then on. Raises UserError, and then target does not exist.
+    checksum: "md5:..." or "sha256:..."; None: the sha256 of the first download is saved in
+    TARGET.sha256 and required from then on. size: in bytes. take: the member or folder to unpack
+    from the zip or tar at the urls. Raises UserError, and then target does not exist.
     """
-    file = _beside(target, ".archive") if take else target
-    if not file.exists():  # an archive is, when the unpacking was stopped
+    file = _sibling(target, ".archive") if take else target
+    if not file.exists():  # an archive exists if unpacking was interrupted
         _download(file, urls, checksum, size)
     if take:
         unpack(file, take, target)
@@ -89,24 +89,24 @@ def fetch(
 
 
 def unpack(archive: Path, take: str, target: Path) -> None:
-    """Writes one member or folder of a zip or tar as target, which exists only when complete.
+    """Unpacks a member or folder of a zip or tar as target, which exists only when complete.
 
-    Raises UserError for a member that would land elsewhere (absolute, "..", a link) and for a
-    damaged archive, which is removed.
+    Raises UserError for a member outside of the archive (absolute, "..", a link) and for a damaged
+    archive, which is deleted.
     """
-    temporary = _beside(target, ".unpacking")
+    temporary = _sibling(target, ".unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
-    wanted = PurePosixPath(take).parts
+    prefix = PurePosixPath(take).parts
     try:
         for name, kind, open_member in _members(archive):
             parts = PurePosixPath(name).parts
             if name.startswith("/") or ".." in parts:
-                raise _Damaged(f"member {name!r} climbs out")
-            if parts[: len(wanted)] != wanted or kind == "folder":
+                raise _Damaged(f"member {name!r} has a path outside the archive")
+            if parts[: len(prefix)] != prefix or kind == "folder":
                 continue
             if kind == "other":
-                raise _Damaged(f"member {name!r} is no plain file")
-            path = temporary.joinpath("taken", *parts[len(wanted) :])
+                raise _Damaged(f"member {name!r} is not a regular file")
+            path = temporary.joinpath("taken", *parts[len(prefix) :])
             path.parent.mkdir(parents=True, exist_ok=True)
             with open_member() as source, open(path, "wb") as file:
                 shutil.copyfileobj(source, file, 1 << 20)
@@ -116,7 +116,7 @@ def unpack(archive: Path, take: str, target: Path) -> None:
     except _DAMAGE as error:
         archive.unlink()
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{archive} is no sound archive and was removed: {reason}") from error
+        raise UserError(f"{archive} is corrupt and was deleted: {reason}") from error
     except OSError as error:
         raise UserError(f"cannot unpack {archive}: {error.strerror or error}") from error
     finally:
@@ -127,18 +127,19 @@ class _Damaged(Exception):
     pass
 
 
-# what the archives' modules raise; RuntimeError also for an encrypted or unknown compression
+# Raised by zipfile and tarfile. RuntimeError includes NotImplementedError: encrypted archives and
+# unknown compression.
 _DAMAGE = (_Damaged, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
-_DAMAGE += (RuntimeError,)  # of which Python's "not implemented" error is a kind
+_DAMAGE += (RuntimeError,)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, str, Callable[[], BinaryIO]]]:
-    """Every member's name, kind ("file", "folder", "other") and a function that opens it."""
+    """Name, kind ("file", "folder", "other") and an open function of every member."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
-                plain = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
-                kind = "folder" if info.is_dir() else "file" if plain else "other"
+                is_file = stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+                kind = "folder" if info.is_dir() else "file" if is_file else "other"
                 yield info.filename, kind, lambda info=info: opened.open(info)
     else:
         with tarfile.open(archive) as opened:
@@ -147,21 +148,21 @@ def _members(archive: Path) -> Iterator[tuple[str, str, Callable[[], BinaryIO]]]
                 yield info.name, kind, lambda info=info: opened.extractfile(info)
 
 
-def _beside(path: Path, suffix: str) -> Path:
+def _sibling(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """One process at a time downloads into a folder.
+def _lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time download into a folder.
 
-    The lock is on the folder itself: it leaves no file, and the kernel drops it with its owner.
+    Locks the folder itself: no file is left, and the lock ends with the process.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise UserError(f"cannot download to {folder}: {error.strerror}; set DATA_ROOT") from error
+        raise UserError(f"cannot write {folder}: {error.strerror}; set DATA_ROOT") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -174,9 +175,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _download(target: Path, urls: list[str], checksum: str | None, size: int | None) -> None:
-    part, record = _beside(target, ".part"), _beside(target, ".sha256")
-    first = checksum is None and not record.exists()
-    if first:
+    part, record = _sibling(target, ".part"), _sibling(target, ".sha256")
+    is_first = checksum is None and not record.exists()
+    if is_first:
         part.unlink(missing_ok=True)  # nothing could tell whether both halves belong together
     elif checksum is None:
         checksum = f"sha256:{record.read_text().strip()}"
@@ -186,10 +187,10 @@ def _download(target: Path, urls: list[str], checksum: str | None, size: int | N
         try:
             _stream(url, part, size)
             _verify(part, checksum, size)
-            if first:
+            if is_first:
                 record.write_text(_hash(part, "sha256") + "\n")
                 log.warning(
-                    "no checksum is published for %s; kept its own in %s", target.name, record
+                    "no checksum is published for %s: saved its sha256 in %s", target.name, record
                 )
             os.replace(part, target)
             return
@@ -204,91 +205,91 @@ def _download(target: Path, urls: list[str], checksum: str | None, size: int | N
 
 
 def _verify(part: Path, checksum: str | None, size: int | None) -> None:
-    found = part.stat().st_size
-    if found < (size or 1):
-        raise UserError(f"connection cut at {found} of {size or 'unknown'} bytes, try again")
+    n_bytes = part.stat().st_size
+    if n_bytes < (size or 1):
+        raise UserError(f"connection lost at {n_bytes} of {size or 'unknown'} bytes, try again")
     if checksum:
         algorithm, expected = checksum.split(":")
-        found = _hash(part, algorithm)
-        if found != expected:
+        digest = _hash(part, algorithm)
+        if digest != expected:
             part.unlink()
-            raise UserError(f"{algorithm} is {found}, expected {expected}")
+            raise UserError(f"{algorithm} is {digest}, expected {expected}")
 
 
 def _hash(path: Path, algorithm: str) -> str:
-    import pooch  # a run whose data is there does not wait for it
+    import pooch  # slow to import, and not needed if all files exist
 
     return pooch.file_hash(str(path), alg=algorithm)
 
 
 def _stream(url: str, part: Path, size: int | None) -> None:
-    """Completes part from url; raises UserError for the network, OSError for the disk."""
+    """Downloads or resumes part; raises UserError for the network, OSError for the disk."""
     if url.startswith("gdrive:"):
-        return _drive(url.removeprefix("gdrive:"), part)
+        return _download_from_drive(url.removeprefix("gdrive:"), part)
     import requests
 
-    have = part.stat().st_size if part.exists() else 0
-    if size and have == size:
+    n_bytes = part.stat().st_size if part.exists() else 0
+    if size and n_bytes == size:
         return None
-    # identity: a .gz file must not be unpacked on the way
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    # identity: .gz files must not be decompressed in transit
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={n_bytes}-"} if n_bytes else {})
     try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code == requests.codes.requested_range_not_satisfiable:
-                part.unlink()  # it is no beginning of this file
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+            if response.status_code == requests.codes.requested_range_not_satisfiable:
+                part.unlink()  # longer than the file: not a part of it
                 return _stream(url, part, size)
-            if not answer.ok:
-                raise UserError(f"HTTP {answer.status_code} {answer.reason}")
-            if answer.status_code != requests.codes.partial_content:
-                have = 0
-            length = int(answer.headers.get("Content-Length", 0))
-            pieces = answer.iter_content(1 << 16)
-            _save(pieces, part, have, have + length if length else size)
+            if not response.ok:
+                raise UserError(f"HTTP {response.status_code} {response.reason}")
+            if response.status_code != requests.codes.partial_content:
+                n_bytes = 0
+            length = int(response.headers.get("Content-Length", 0))
+            chunks = response.iter_content(1 << 16)
+            _save(chunks, part, n_bytes, n_bytes + length if length else size)
     except requests.RequestException as error:
         raise UserError(_reason(error)) from error
 
 
-def _save(pieces: Iterator[bytes], part: Path, have: int, total: int | None) -> None:
+def _save(chunks: Iterator[bytes], part: Path, n_bytes: int, total: int | None) -> None:
+    """Appends chunks to the first n_bytes of part."""
     from tqdm import tqdm
 
-    piece = next(pieces, b"")
-    _refuse_page(piece)
+    chunk = next(chunks, b"")
+    _refuse_page(chunk)
     part.parent.mkdir(parents=True, exist_ok=True)
-    if total and total - have > shutil.disk_usage(part.parent).free:
+    if total and total - n_bytes > shutil.disk_usage(part.parent).free:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {total / 1e6:.1f} MB to store")
     options = {"unit": "B", "unit_scale": True, "disable": not sys.stderr.isatty()}
     with (
-        open(part, "ab" if have else "wb") as file,
-        tqdm(desc=part.stem, initial=have, total=total, **options) as bar,
+        open(part, "ab" if n_bytes else "wb") as file,
+        tqdm(desc=part.stem, initial=n_bytes, total=total, **options) as bar,
     ):
-        while piece:
-            file.write(piece)
-            bar.update(len(piece))
-            piece = next(pieces, b"")
+        while chunk:
+            file.write(chunk)
+            bar.update(len(chunk))
+            chunk = next(chunks, b"")
 
 
 def _refuse_page(start: bytes) -> None:
     if start[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise UserError("a web page came instead of the file: a login, a quota or a wrong address")
+        raise UserError("got a web page instead of the file: a login, a quota or a wrong address")
 
 
 def _reason(error: Exception) -> str:
     import requests
 
     if isinstance(error, requests.Timeout) or "timed out" in str(error):
-        return "no answer in time"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError) or "IncompleteRead" in str(
-        error
-    ):
-        return "connection cut, try again"
+        return "timed out"
+    is_cut = isinstance(error, requests.exceptions.ChunkedEncodingError)
+    if is_cut or "IncompleteRead" in str(error):
+        return "connection lost, try again"
     if "NameResolution" in str(error):
-        return "no network, or no such host"
+        return "no network or no such host"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return str(error)
 
 
-def _drive(drive_id: str, part: Path) -> None:
+def _download_from_drive(drive_id: str, part: Path) -> None:
     import gdown
 
     part.parent.mkdir(parents=True, exist_ok=True)
@@ -298,25 +299,6 @@ def _drive(drive_id: str, part: Path) -> None:
         )
         with open(part, "rb") as file:
             _refuse_page(file.read(200))
-    except Exception as error:  # gdown lets through what requests, its parser and the disk raise
+    except Exception as error:  # gdown passes on errors of requests, its parser and the disk
         part.unlink(missing_ok=True)
         raise UserError(f"Google Drive: {_reason(error).strip().splitlines()[0]}") from error
-
-
-def main() -> None:
-    """Fetches one data set, or lists all that can be had."""
-    parser = argparse.ArgumentParser("python -m common.download", description=main.__doc__)
-    parser.add_argument("name", nargs="?", help="as in data/sources.yml; none: list them")
-    parser.add_argument("--root", help="where to; else DATA_ROOT, else data/")
-    options = parser.parse_args()
-    if options.name:
-        root = data_root(options.root)
-        get(options.name, root)
-        log.info("%s is complete in %s", options.name, root)
-        return
-    for name, source in sources().items():
-        sizes = [file["size"] for file in source.get("files", [])]
-        size = f"{sum(sizes) / 1e6:.0f} MB" if sizes and all(sizes) else ""
-        if "manual" in source:
-            size = "by hand"
-        sys.stdout.write(f"{name:14} {size:>8}  {source['about']}; {source['licence']}\n")

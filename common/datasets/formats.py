@@ -1,7 +1,7 @@
-"""Readers of the data sets' official formats.
+"""Readers of the official file formats of datasets.
 
-A reader takes the files of one split and gives images uint8 (n, h, w, c) and labels int (n,). A
-file that is cut, of another format or of other values ends in one UserError that names it.
+A reader takes the files of one split and returns images uint8 (n, h, w, c) and labels int (n,). It
+raises a UserError that names the file if it is damaged, of another format or has invalid values.
 """
 
 import contextlib
@@ -17,18 +17,18 @@ from common import UserError
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes its parser raise becomes a UserError that names the file."""
+    """Turns any exception inside into a UserError that names the file."""
     try:
         yield
     except Exception as error:  # a damaged file makes its parser raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} is damaged or something else: {reason}") from error
+        raise UserError(f"{path} is damaged or of another format: {reason}") from error
 
 
-def expect(right: bool, text: str) -> None:
-    """Raises ValueError, for `reading` to catch, unless it is as the format says."""
-    if not right:
-        raise ValueError(text)
+def expect(condition: bool, message: str) -> None:
+    """Raises ValueError, for `reading` to catch, if a condition of the format is violated."""
+    if not condition:
+        raise ValueError(message)
 
 
 def _key(file: Mapping, key: str) -> np.ndarray:
@@ -37,14 +37,14 @@ def _key(file: Mapping, key: str) -> np.ndarray:
 
 
 def idx(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """MNIST's format: images (n, h, w), then labels (n,), big-endian; gzip or not."""
+    """MNIST's format: a file of images (n, h, w), one of labels (n,); gzip or not."""
     pixels, labels = _idx_array(paths[0], 3), _idx_array(paths[1], 1)
     return pixels[..., None], labels.astype(np.int64)
 
 
 def _idx_array(path: Path, n_dims: int) -> np.ndarray:
     with reading(path), (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-        data = bytearray(file.read())  # writable, as torch wants it
+        data = bytearray(file.read())  # writable: PyTorch warns of read-only arrays
         magic = int.from_bytes(data[:4], "big")
         expect(magic == 0x800 + n_dims, f"magic number {magic:#x}, expected {0x800 + n_dims:#x}")
         shape = [int(n) for n in np.frombuffer(data, ">u4", n_dims, 4)]
@@ -54,7 +54,7 @@ def _idx_array(path: Path, n_dims: int) -> np.ndarray:
 
 
 def libsvm(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """USPS as LIBSVM has it: 256 values of -1 to 1 a line, labels from 1."""
+    """USPS in the LIBSVM format: one image per line, 256 values in [-1, 1], labels from 1."""
     from sklearn.datasets import load_svmlight_file
 
     with reading(paths[0]):
@@ -81,7 +81,7 @@ def svhn(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def affnist(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """affNIST's structure of image (1600, n) and label_int."""
+    """affNISTdata with image (1600, n) and label_int."""
     with reading(paths[0]):
         data = mat(paths[0], "affNISTdata")[0, 0]
         pixels, labels = data["image"], data["label_int"]
@@ -90,7 +90,7 @@ def affnist(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cifar(paths: list[Path], n_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Records of n_labels bytes (the last one is the finest) and 3072 bytes, channel by channel."""
+    """Records of n_labels bytes, the last one being the class, and 3072 bytes (3, 32, 32)."""
     records = []
     for path in paths:
         with reading(path):
@@ -107,7 +107,7 @@ def _channels_last(rows: np.ndarray) -> np.ndarray:
 
 
 def imagenet32(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Downsampled ImageNet: data (n, 3072), channel by channel, and labels from 1."""
+    """Downsampled ImageNet: data (n, 3072) of (3, 32, 32) each, and labels from 1."""
     pixels, labels = [], []
     for path in paths:
         with reading(path), np.load(path, allow_pickle=False) as file:
@@ -119,7 +119,7 @@ def imagenet32(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frgc(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """data (n, 3, w, h) of 0 to 255; labels become consecutive from 0."""
+    """data (n, 3, w, h) in 0 to 255; labels are renumbered from 0."""
     import h5py
 
     with reading(paths[0]), h5py.File(paths[0], "r") as file:

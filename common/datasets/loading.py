@@ -1,7 +1,7 @@
-"""Every data set as numpy: uint8 images (n, h, w, c) and labels; a folder of images is one too.
+"""Loads datasets, or folders of images, as uint8 images (n, h, w, c) and labels.
 
-What is not below DATA_ROOT is taken from the system's own copies, else downloaded.
-data/README.md says where each set lies.
+Files that are missing in DATA_ROOT are taken from system packages or downloaded; data/README.md
+lists the datasets and their files.
 """
 
 import dataclasses
@@ -18,11 +18,11 @@ import numpy as np
 from common import UserError, images
 from common.datasets import download, folders, formats
 
-SAMPLE = 64 << 20  # bytes of pixels that a checksum reads at most
+MAX_CHECKSUM_BYTES = 64 << 20  # of pixels
 # Debian's package dataset-fashion-mnist
 SYSTEM_COPIES = {"fashion_mnist": Path("/usr/share/datasets/fashion-mnist")}
 
-# folders, size and max_bad as in `folders.read`, and what that gives back
+# Arguments folders, size and max_bad, and results, of `folders.read`.
 Reader = Callable[
     [list[Path], int | tuple[int, int] | None, float],
     tuple[np.ndarray, list[folders.File], list[tuple[str, str]]],
@@ -31,10 +31,11 @@ Reader = Callable[
 
 @dataclass(frozen=True)
 class Images:
-    """images (n, h, w, c), c 1 or 3; labels (n,) into classes; paths (n,), of array sets invented.
+    """A dataset in memory.
 
-    skipped holds (path, reason) of files that could not be read. checksum changes with the data
-    and not with the size it is loaded in.
+    images (n, h, w, c), c is 1 or 3; labels (n,), indices into classes; paths (n,), made up for
+    datasets that are arrays; skipped: (path, reason) of unreadable files; checksum of the data,
+    whatever size it is loaded in.
     """
 
     images: np.ndarray
@@ -54,22 +55,22 @@ def load(
     max_bad: float = 0.01,
     read: Reader = folders.read,
 ) -> Images:
-    """A data set by name, one of NAMES.
+    """Loads a dataset by name, one of NAMES.
 
-    split: "train", "test", "all" (what "" means: train, then test) or several as in "all+extra"; of
-    a collection the tag, of a folder a sub-folder. path: the folder, for those that are one.
-    size: see images.resize; None keeps the images' own, or takes folders.DEFAULT_SIZE where they
-    differ. Bad files of a folder are skipped. read: what reads folders. Raises UserError for a
-    share of bad files above max_bad, and for all that is missing or damaged.
+    split: "train", "test", "all" (train, then test; also "") or several as in "all+extra"; for a
+    collection its tag, for a folder a sub-folder. path: the folder of images, for "folder" and
+    collections. size: see `images.resize`; None: the size of the images, or folders.DEFAULT_SIZE if
+    they differ. max_bad: largest fraction of unreadable files that is skipped. read: function that
+    reads folders. Raises UserError for missing and damaged files.
     """
     if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, 1)
-        expected = f"did you mean {near[0]}" if near else f"expected one of {', '.join(NAMES)}"
-        raise UserError(f"dataset.name {name} is not known: {expected}")
+        similar = difflib.get_close_matches(name, NAMES, 1)
+        hint = f"did you mean {similar[0]}" if similar else f"expected one of {', '.join(NAMES)}"
+        raise UserError(f"dataset.name {name} is not known: {hint}")
     if not 0 <= max_bad <= 1:
-        raise UserError(f"dataset.max_bad is {max_bad}, expected a share between 0 and 1")
+        raise UserError(f"dataset.max_bad is {max_bad}: expected a fraction between 0 and 1")
     if path and name in _ARRAYS:
-        raise UserError(f"dataset.path is for folders of images; {name} is found below DATA_ROOT")
+        raise UserError(f"dataset.path is for folders of images: {name} is loaded from DATA_ROOT")
     root = download.data_root(root)
     size = tuple(size) if isinstance(size, list) else size
     if name in _ARRAYS:
@@ -81,79 +82,81 @@ def load(
     if name in _COLLECTIONS:
         return _load_folders([_collection(name, split, root)], size, max_bad, read)
     splits = choose_splits(name, split, _IMAGENETTE_FILES)
-    found = find(name, root, splits, _IMAGENETTE_FILES)
-    loaded = _load_folders([found[part][0] for part in splits], size, max_bad, read)
-    classes = [_IMAGENETTE_CLASSES.get(each, each) for each in loaded.classes or []]
-    return dataclasses.replace(loaded, classes=classes or None)
+    paths = find(name, root, splits, _IMAGENETTE_FILES)
+    dataset = _load_folders([paths[part][0] for part in splits], size, max_bad, read)
+    classes = [_IMAGENETTE_CLASSES.get(code, code) for code in dataset.classes or []]
+    return dataclasses.replace(dataset, classes=classes or None)
 
 
 def choose_splits(name: str, split: str, known: Iterable[str]) -> list[str]:
-    """Those of the known splits that `split` names, as `load` has it. Raises UserError."""
+    """The names of the known splits in `split`, see `load`; raises UserError."""
     chosen = []
     for part in (split or "all").split("+"):
         if part == "all":
-            chosen += [each for each in known if each != "extra"]
+            chosen += [other for other in known if other != "extra"]
         elif part in known:
             chosen.append(part)
         else:
             expected = f"{', '.join(known)}, all, or several joined by +"
-            raise UserError(f"dataset.split of {name} is {part!r}, expected {expected}")
+            raise UserError(f"dataset.split of {name} is {part!r}: expected {expected}")
     return list(dict.fromkeys(chosen))
 
 
 def find(
     name: str, root: Path, splits: list[str], files: dict[str, list[str]]
 ) -> dict[str, list[Path]]:
-    """Where the files of these splits are; fetches what is missing. Raises UserError.
+    """The paths of the files of these splits; downloads missing ones. Raises UserError.
 
-    files: those of every split, below root.
+    files: for every split, relative to root.
     """
 
     def missing(splits: Iterable[str]) -> list[str]:
-        return [file for split in splits for file in files[split] if not _place(name, root, file)]
+        return [file for split in splits for file in files[split] if not _locate(name, root, file)]
 
-    if absent := missing(splits):
+    if missing(splits):
         try:
-            download.get(name, root, absent)
-            reason = "what is there is not whole, move it away to download it again"
+            download.get(name, root, missing(splits))
+            reason = "the download is incomplete, move it away to download it again"
         except UserError as error:
             reason = str(error)
         if absent := missing(splits):
             listed = ", ".join(absent[:4]) + (f" and {len(absent) - 4} more" * (len(absent) > 4))
-            there = [split for split in files if files[split] and not missing([split])]
-            there = f" (split {' and '.join(there)} is there)" if there else ""
+            complete = [split for split in files if files[split] and not missing([split])]
+            note = f" (split {' and '.join(complete)} is complete)" if complete else ""
             raise UserError(
-                f"{name} lacks {listed} in {root}{there}: put the files there, run make data "
-                f"DATASET={name} where there is a network, or set DATA_ROOT; {reason}"
+                f"{name} lacks {listed} in {root}{note}: put the files there, run make data "
+                f"DATASET={name} on a machine with network, or set DATA_ROOT; {reason}"
             )
-    return {split: [_place(name, root, file) for file in files[split]] for split in splits}
+    return {split: [_locate(name, root, file) for file in files[split]] for split in splits}
 
 
-def _place(name: str, root: Path, file: str) -> Path | None:
-    bare = file.removesuffix(".gz").removesuffix(".bz2")  # unpacked by hand or by torchvision
+def _locate(name: str, root: Path, file: str) -> Path | None:
+    unpacked = file.removesuffix(".gz").removesuffix(".bz2")  # as by torchvision
     system = [SYSTEM_COPIES[name] / Path(file).name] if name in SYSTEM_COPIES else []
-    return next((path for path in (root / file, root / bare, *system) if path.exists()), None)
+    return next((path for path in (root / file, root / unpacked, *system) if path.exists()), None)
 
 
-# ---- sets in official formats
+# ---- datasets in official formats
 
 
 def _load_arrays(name: str, split: str, root: Path, size: int | tuple[int, int] | None) -> Images:
     source = _ARRAYS[name]
     splits = choose_splits(name, split, source.files)
-    found = find(name, root, splits, source.files)
+    files = find(name, root, splits, source.files)
     parts, paths = [], []
     for part in splits:
-        pixels, labels = source.read(found[part])
-        where = found[part][0] if found[part] else name
+        pixels, labels = source.read(files[part])
+        where = files[part][0] if files[part] else name
         if len(pixels) != len(labels) or len(pixels) == 0:
             raise UserError(f"{where}: {len(pixels)} images, but {len(labels)} labels")
         if labels.min() < 0 or labels.max() >= len(source.classes):
             expected = f"0 to {len(source.classes) - 1}"
-            raise UserError(f"{where}: labels {labels.min()} to {labels.max()}, not {expected}")
+            raise UserError(
+                f"{where}: labels {labels.min()} to {labels.max()}: expected {expected}"
+            )
         parts.append((pixels, labels))
         paths += [f"{name}/{part}/{i:05d}" for i in range(len(pixels))]
-    # one part is passed on as it is: concatenating would copy it
+    # a single part is not concatenated, which would copy it
     pixels, labels = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
     checksum = _checksum_arrays(pixels, labels)
     if size is not None:
@@ -162,8 +165,8 @@ def _load_arrays(name: str, split: str, root: Path, size: int | tuple[int, int] 
 
 
 def _checksum_arrays(pixels: np.ndarray, labels: np.ndarray) -> str:
-    """sha256 of the shape, the labels and the pixels; above SAMPLE bytes, of every k-th image's."""
-    step = math.ceil(pixels.nbytes / SAMPLE)
+    """sha256 of shape, labels and pixels; of every k-th image above MAX_CHECKSUM_BYTES."""
+    step = math.ceil(pixels.nbytes / MAX_CHECKSUM_BYTES)
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(labels.astype("<i8").tobytes())
     digest.update(np.ascontiguousarray(pixels[::step]))
@@ -180,7 +183,7 @@ def _read_digits(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
 @dataclass(frozen=True)
 class _Arrays:
     read: Callable[[list[Path]], tuple[np.ndarray, np.ndarray]]
-    files: dict[str, list[str]]  # split -> below DATA_ROOT
+    files: dict[str, list[str]]  # split -> paths relative to DATA_ROOT
     classes: list[str]
 
 
@@ -238,7 +241,7 @@ _ARRAYS = {
 }
 
 
-# ---- sets that are folders of images
+# ---- datasets that are folders of images
 
 _COLLECTIONS = ("instagram", "megadepth")
 _IMAGENETTE_FILES = {"train": ["imagenette2-160/train"], "test": ["imagenette2-160/val"]}
@@ -259,16 +262,16 @@ NAMES = (*_ARRAYS, "folder", "imagenette", *_COLLECTIONS)
 
 def _collection(name: str, tag: str, root: Path) -> Path:
     if not tag or Path(tag).name != tag:
-        there = sorted(path.parent.name for path in (root / name).glob("*/train"))
-        expected = f"expected one in {root / name} ({', '.join(there) or 'none yet'})"
+        known = sorted(path.parent.name for path in (root / name).glob("*/train"))
+        expected = f"expected one in {root / name} ({', '.join(known) or 'none yet'})"
         raise UserError(f"dataset.split names the collection of {name}, it is {tag!r}: {expected}")
     return find(name, root, [tag], {tag: [f"{name}/{tag}/train"]})[tag][0]
 
 
 def _load_folders(
-    found: list[Path], size: int | tuple[int, int] | None, max_bad: float, read: Reader
+    paths: list[Path], size: int | tuple[int, int] | None, max_bad: float, read: Reader
 ) -> Images:
-    pixels, files, skipped = read(found, size, max_bad)
+    pixels, files, skipped = read(paths, size, max_bad)
     labels, classes = folders.classes(files)
-    paths = [str(path) for path, _ in files]
-    return Images(pixels, labels, paths, classes, skipped, folders.checksum(files))
+    names = [str(path) for path, _ in files]
+    return Images(pixels, labels, names, classes, skipped, folders.checksum(files))

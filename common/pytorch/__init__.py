@@ -1,4 +1,4 @@
-"""Code that the PyTorch papers share; only `*_torch` folders import it.
+"""What the PyTorch papers share; only `*_torch` folders import it.
 
-Nothing here is a model, a loss or a training loop: those stay in the papers.
+Models, losses and training loops stay in the papers.
 """

@@ -1,8 +1,7 @@
-"""Random views of a batch as products of matrices, each image with parameters of its own.
+"""Augmentation of a batch by batched matrix products, with different parameters for each image.
 
-A crop, its resizing, mirroring and blurring are one matrix for the rows of an image and one for its
-columns; all changes of color are one 3x3 matrix and a shift. What is drawn at random, and how
-often, is decided by each paper.
+Cropping, resizing, mirroring and blurring are one matrix for the rows of an image and one for its
+columns; all color changes are one 3x3 matrix and a shift. The papers choose the distributions.
 """
 
 import math
@@ -10,15 +9,15 @@ import math
 import torch
 from torch import Generator, Tensor
 
-N_TRIES = 10  # at a random crop that fits into the image
-ASPECT_RATIO = (3 / 4, 4 / 3)  # of a random crop, width to height
-GRAY = (0.299, 0.587, 0.114)
-# Luminance, and the two axes of color around which hues are rotated (YIQ).
+N_TRIES = 10  # to draw a crop that fits into the image
+ASPECT_RATIO = (3 / 4, 4 / 3)  # range of width / height of a crop
+GRAY = (0.299, 0.587, 0.114)  # luminance of RGB
+# From RGB to luminance and two color axes; hues are rotated in the plane of the two.
 YIQ = (GRAY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
 def uniform(n: int, bounds: tuple[float, float], generator: Generator) -> Tensor:
-    """n random numbers (n,) between two bounds."""
+    """n random numbers (n,), uniform between the bounds."""
     low, high = bounds
     return low + (high - low) * torch.rand(n, generator=generator)
 
@@ -34,16 +33,17 @@ def random_crops(
     generator: Generator,
     ratio: tuple[float, float] = ASPECT_RATIO,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Top, left, height and width of random crops of images (h, w), in pixels, each (b,).
+    """Top, left, height and width of b random crops of images (h, w), in pixels, each (b,).
 
-    scale: share of the image's area.
+    scale: range of the area, as a fraction of the image; ratio: range of width / height. Crops that
+    do not fit are drawn again, N_TRIES times at most, then clipped.
     """
     n = N_TRIES * b
     areas = h * w * uniform(n, scale, generator)
     ratios = uniform(n, (math.log(ratio[0]), math.log(ratio[1])), generator).exp()
     heights = (areas / ratios).sqrt().view(N_TRIES, b)
     widths = (areas * ratios).sqrt().view(N_TRIES, b)
-    # the first try that fits, else the first one, clipped
+    # the first try that fits, else the first, clipped
     first = ((heights <= h) & (widths <= w)).float().argmax(0, keepdim=True)
     heights = heights.gather(0, first)[0].clamp(1, h)
     widths = widths.gather(0, first)[0].clamp(1, w)
@@ -53,10 +53,11 @@ def random_crops(
 
 
 def resize_matrices(starts: Tensor, steps: Tensor, sides: Tensor, n_out: int) -> Tensor:
-    """Matrices (b, n_out, max(sides)) that sample n_out pixels, `steps` apart from `starts` on.
+    """Matrices (b, n_out, max(sides)) that crop and resize one axis of each image.
 
-    starts, steps, sides (b,): in pixels of the image, whose side is given. Linear interpolation,
-    antialiased where the view is smaller. Rows whose center lies outside the image are zero.
+    starts (b,): first coordinate of the crop; steps (b,): distance of output pixels; sides (b,):
+    length of the axis; all in pixels of the image. Bilinear, antialiased when downsampling. Output
+    pixels outside the image are 0.
     """
     centers = starts[:, None] + (torch.arange(n_out) + 0.5) * steps[:, None]  # (b, n_out)
     positions = torch.arange(int(sides.max())) + 0.5
@@ -68,7 +69,10 @@ def resize_matrices(starts: Tensor, steps: Tensor, sides: Tensor, n_out: int) ->
 
 
 def blur_matrices(sigmas: Tensor, size: int) -> Tensor:
-    """Matrices (b, size, size) that blur along one axis; the identity where sigma (b,) is 0."""
+    """Matrices (b, size, size) of a Gaussian blur along one axis.
+
+    sigmas (b,): in pixels; 0 gives the identity.
+    """
     positions = torch.arange(size, dtype=torch.float32)
     squares = (positions[:, None] - positions).square()
     matrices = (-squares / (2 * sigmas.square().clamp(min=1e-4))[:, None, None]).exp()
@@ -76,7 +80,10 @@ def blur_matrices(sigmas: Tensor, size: int) -> Tensor:
 
 
 def resample(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """images (b, c, h, w), rows (b or 1, s, h), columns (b or 1, t, w) -> (b, c, s, t)"""
+    """Applies matrices to the rows and columns of images.
+
+    images (b, c, h, w), rows (b or 1, s, h), columns (b or 1, t, w) -> (b, c, s, t)
+    """
     b, c, h, w = images.shape
     narrow = images.reshape(b, c * h, w) @ columns.transpose(1, 2)
     return rows[:, None] @ narrow.view(b, c, h, -1)
@@ -93,10 +100,10 @@ def adjust_colors(
     hue: Tensor,
     grayscale: Tensor | None = None,
 ) -> Tensor:
-    """Images (b, 1 or 3, h, w) in [0, 1], changed in this order in one product, not clipped.
+    """Adjusts the colors of images (b, 1 or 3, h, w) in [0, 1], in this order, without clipping.
 
-    brightness, contrast, saturation (b,): factors, contrast around each image's own mean; hue (b,):
-    rotation, 1 is a full circle; grayscale (b,) bool: images that lose their color.
+    brightness, contrast (around the mean gray of the image), saturation (b,): factors; hue (b,):
+    rotation, 1 is a full circle; grayscale (b,) bool: images to convert to gray.
     """
     b, c = images.shape[:2]
     device = images.device
@@ -111,13 +118,13 @@ def adjust_colors(
         last = torch.where(grayscale.to(device)[:, None, None], gray, last)
     matrices = last @ (contrast * brightness * identity)  # (b, 3, 3)
     shifts = last @ ((1 - contrast) * (gray @ (brightness * means)))  # (b, 3, 1)
-    if c == 1:  # a gray image is one of three equal channels
+    if c == 1:  # as for three equal channels
         matrices, shifts = matrices.sum(2, keepdim=True)[:, :1], shifts[:, :1]
     return torch.baddbmm(shifts, matrices, images.flatten(2)).view(images.shape)
 
 
 def hue_rotations(hue: Tensor) -> Tensor:
-    """Matrices (b, 3, 3) that rotate the hues of RGB colors; hue (b,): 1 is a full circle."""
+    """Matrices (b, 3, 3) that rotate the hue of RGB colors; hue (b,): 1 is a full circle."""
     yiq = torch.tensor(YIQ)
     cosines, sines = (2 * math.pi * hue).cos(), (2 * math.pi * hue).sin()
     rotations = torch.eye(3).repeat(len(hue), 1, 1)

@@ -1,4 +1,4 @@
-"""Which device PyTorch computes on."""
+"""Selects the device that PyTorch computes on."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 def select_device() -> torch.device:
     """The first visible GPU, else the CPU.
 
-    Logs one line if CUDA_VISIBLE_DEVICES names a GPU that is not there.
+    Logs one line if CUDA_VISIBLE_DEVICES names a GPU that does not exist.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -1,22 +1,22 @@
-"""Whether a hub of weights can be reached, found out before its own client tries for a minute."""
+"""Checks whether a hub of weights is reachable, as its own client retries for a minute."""
 
 import contextlib
 import threading
 
-SECONDS = 0.8  # that it has to answer
+TIMEOUT = 0.8  # seconds, including the DNS lookup
 
 
-def is_reachable(address: str) -> bool:
-    """Whether a server says anything within SECONDS, the look-up of its name included."""
+def is_reachable(url: str) -> bool:
+    """Whether a server sends any response within TIMEOUT."""
     import requests
 
-    found = []
+    responses = []
 
-    def ask() -> None:
+    def send_request() -> None:
         with contextlib.suppress(requests.RequestException):
-            found.append(requests.head(address, timeout=SECONDS))
+            responses.append(requests.head(url, timeout=TIMEOUT))
 
-    thread = threading.Thread(target=ask, daemon=True)
+    thread = threading.Thread(target=send_request, daemon=True)  # DNS lookups have no timeout
     thread.start()
-    thread.join(SECONDS)
-    return bool(found)
+    thread.join(TIMEOUT)
+    return bool(responses)

@@ -1,10 +1,10 @@
-"""The floating-point type a network computes in: training.precision auto, float32 or bfloat16."""
+"""The floating-point type of a network: training.precision is auto, float32 or bfloat16."""
 
 import torch
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16 itself; emulated it is slower than float32."""
+    """Whether the hardware supports bfloat16; an emulation is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -19,6 +19,6 @@ def compute_dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context to run a network in; without effect for float32."""
+    """The context to run a network in; no effect for float32."""
     enabled = compute_dtype(precision, device) != torch.float32
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)

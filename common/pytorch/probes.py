@@ -4,19 +4,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TEMPERATURE = 0.07  # a neighbor's vote has weight exp(cosine / temperature)
-BATCH = 256  # queries at once
+TEMPERATURE = 0.07  # votes are weighted by exp(cosine / temperature)
+BATCH = 256  # queries per batch
 MAX_ITERATIONS, L2_PENALTY = 100, 1e-3  # of the logistic regression
 
 
 def knn_predict(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
-    """Labels (m,) of queries (m, d), by a weighted vote of their k nearest in bank (n, d).
+    """Weighted k-NN: labels (m,) for queries (m, d) from the labels (n,) of bank (n, d).
 
-    labels (n,). Nearness is the cosine. Wu et al. 2018, "Unsupervised feature learning via
+    Neighbors by cosine similarity. Wu et al. 2018, "Unsupervised feature learning via
     non-parametric instance discrimination".
     """
     bank, k = F.normalize(bank), min(k, len(bank))
-    n_classes, predicted = int(labels.max()) + 1, []
+    n_classes = int(labels.max()) + 1
+    predicted = []
     for batch in queries.split(BATCH):
         cosines, ids = (F.normalize(batch) @ bank.T).topk(k, dim=1)
         votes = bank.new_zeros(len(batch), n_classes)
@@ -26,14 +27,15 @@ def knn_predict(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor
 
 
 def knn_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int) -> float:
-    """Share of queries (m, d) whose label (m,) `knn_predict` finds."""
-    return float((knn_predict(bank, labels, queries, k) == truth).float().mean())
+    """Accuracy of `knn_predict` on queries (m, d) with labels truth (m,)."""
+    return float((knn_predict(bank, labels, queries, k) == truth).double().mean())
 
 
 def linear_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> float:
     """Accuracy on queries (m, d) of a logistic regression trained on bank (n, d).
 
-    labels (n,), truth (m,). Features are standardized with the statistics of the bank.
+    labels (n,) of the bank, truth (m,) of the queries. Features are standardized by the statistics
+    of the bank.
     """
     mean, deviation = bank.mean(0), bank.std(0, correction=0).clamp(min=1e-6)
     bank, queries = (bank - mean) / deviation, (queries - mean) / deviation
@@ -53,4 +55,4 @@ def linear_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor
 
     optimizer.step(objective)
     with torch.no_grad():
-        return float((F.linear(queries, weight, bias).argmax(1) == truth).float().mean())
+        return float((F.linear(queries, weight, bias).argmax(1) == truth).double().mean())

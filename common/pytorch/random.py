@@ -1,4 +1,4 @@
-"""Seeded generators, so that a resumed run draws the numbers the uninterrupted run would have."""
+"""Seeded random generators, with which a resumed run draws the same numbers as without a stop."""
 
 import torch
 
@@ -6,7 +6,7 @@ PRIME = 1_000_003
 
 
 def seeded_generator(seed: int, *counters: int) -> torch.Generator:
-    """A CPU generator that depends on the seed and on counters such as epoch and batch alone."""
+    """A CPU generator that depends only on the seed and counters such as epoch and batch."""
     for counter in counters:
         seed = seed * PRIME + counter
     return torch.Generator().manual_seed(seed % 2**63)

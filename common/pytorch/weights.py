@@ -1,4 +1,4 @@
-"""Files of pretrained weights, .safetensors or .pth, read without executing anything in them."""
+"""Reads pretrained weights, .safetensors or .pth, without executing code in them."""
 
 import json
 import pickle
@@ -15,7 +15,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The content of a .safetensors or .pth file, and the metadata of a .safetensors file.
 
     A .pth file may hold nested dictionaries, see `state_dict`. Raises UserError for a missing or
-    damaged file, and for one that holds more than tensors and plain containers.
+    damaged file, and for one with other objects than tensors and plain containers.
     """
     if not path.is_file():
         raise UserError(
@@ -31,18 +31,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
         return torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} holds more than tensors and was not loaded, as it could run any program: "
-            "save its state_dict alone"
+            f"{path} holds more than tensors and was not loaded, as it could run any code: save "
+            "only its state_dict"
         ) from None
     except Exception as error:  # a damaged file makes the readers raise nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is not a readable file of weights: {reason}") from None
+        raise UserError(f"{path} is not a readable weights file: {reason}") from None
 
 
 def state_dict(content: object, path: Path, keys: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors by name in the content of a file; keys: the wrappers to look into, in order.
+    """The tensors by name in the content of a file.
 
-    Raises UserError without any.
+    keys: of nested dictionaries to enter if they exist, such as "state_dict", in order. Raises
+    UserError if there are no tensors.
     """
     for key in keys:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -54,4 +55,8 @@ def state_dict(content: object, path: Path, keys: tuple[str, ...]) -> dict[str, 
 
 def metadata_json(metadata: dict[str, str], key: str) -> dict[str, Any]:
     """A JSON dictionary in the metadata of a .safetensors file; empty if there is none."""
-    return json.loads(metadata.get(key, "{}"))
+    try:
+        value = json.loads(metadata.get(key, "{}"))
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,17 +1,20 @@
-"""The curves of a report, laid out for the template to draw as SVG."""
+"""The curves of a report, with coordinates for the template to draw as SVG."""
 
 import json
 import math
 
 import numpy as np
 
-MAX_POINTS = 500  # of a line
+from common.report.formatting import display_name, is_number
+
+MAX_POINTS = 500  # per line
+MINOR = {"lr", "images_per_second", "iterations_per_second"}
 
 
-def charts(metrics: str) -> list[dict]:
-    """The text of a metrics.jsonl as one chart a quantity and split.
+def read(metrics: str) -> list[dict]:
+    """The text of a metrics.jsonl as one chart per quantity and split.
 
-    Keys such as proportion/0 and proportion/1 share theirs.
+    Keys such as proportion/0 and proportion/1 share a chart.
     """
     quantities: dict[tuple[str, str, str], dict[str, dict[float, float]]] = {}
     for line in metrics.splitlines():
@@ -29,7 +32,7 @@ def charts(metrics: str) -> list[dict]:
                 continue
             quantity, _, name = key.partition("/")
             lines = quantities.setdefault((str(row.get("split", "")), quantity, axis), {})
-            # a resumed run repeats some steps: the later value counts
+            # a resumed run repeats some steps: the later value is kept
             lines.setdefault(name or quantity, {})[row[axis]] = value
     return [_chart(*key, lines) for key, lines in quantities.items()]
 
@@ -54,7 +57,8 @@ def _chart(split: str, quantity: str, axis: str, lines: dict[str, dict[float, fl
         last = thinned[-1][1]
     return {
         "split": split,
-        "quantity": quantity,
+        "name": display_name(quantity),
+        "is_minor": quantity in MINOR,
         "axis": axis,
         "last": last if len(lines) == 1 else None,
         "x_ticks": [(x(tick), text) for tick, text in _ticks(x_low, x_high)],
@@ -72,19 +76,19 @@ def _range(values: list[float]) -> tuple[float, float]:
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS; the lowest and highest of each stretch stay, so that no spike is lost."""
+    """At most MAX_POINTS: the lowest and highest of each segment, so that no spike is lost."""
     if len(points) <= MAX_POINTS:
         return points
     thinned = []
-    for stretch in np.array_split(np.arange(len(points)), MAX_POINTS // 2):
-        values = [points[i][1] for i in stretch]
-        ends = {stretch[int(np.argmin(values))], stretch[int(np.argmax(values))]}
-        thinned += [points[i] for i in sorted(ends)]
+    for segment in np.array_split(np.arange(len(points)), MAX_POINTS // 2):
+        values = [points[i][1] for i in segment]
+        extremes = {segment[int(np.argmin(values))], segment[int(np.argmax(values))]}
+        thinned += [points[i] for i in sorted(extremes)]
     return thinned
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, str]]:
-    """About five round numbers from low to high, with their text."""
+    """About five round numbers from low to high, and their text."""
     step = 10.0 ** math.floor(math.log10((high - low) / 5))
     step *= next(m for m in (1, 2, 5, 10) if (high - low) / (step * m) <= 5)
     ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
@@ -94,7 +98,3 @@ def _ticks(low: float, high: float) -> list[tuple[float, str]]:
         return [(tick, f"{tick:.2g}") for tick in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [(tick, f"{tick:.{decimals}f}") for tick in ticks]
-
-
-def is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30

@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from common.report.galleries import Pictures, pictures_in
+from common.report import galleries
 
 MAX_CELLS, MAX_CLUSTERS = 40, 200
-STRIPS = ["prototype", "closest", "random", "furthest", "average"]
+STRIPS = ["prototype", "closest", "random", "farthest", "average"]
+STRIP_HEIGHT = 160  # CSS pixels
 
 
-def section(run: Path, predictions: dict[str, np.ndarray], captions: dict, embed: Pictures) -> dict:
-    """One card a cluster, the largest first: size, share, majority label, pictures."""
+def section(
+    run: Path, predictions: dict[str, np.ndarray], captions: dict, embed: galleries.Embedder
+) -> dict:
+    """One card per cluster, the largest first: size, fraction, majority label, images."""
     folders = {
         int(path.name): path
         for path in (run / "images" / "clusters").glob("*")
@@ -29,13 +32,13 @@ def section(run: Path, predictions: dict[str, np.ndarray], captions: dict, embed
         card: dict = {"name": cluster, "strips": []}
         if clusters is not None:
             card["size"] = sizes.get(cluster, 0)
-            card["share"] = card["size"] / max(sum(sizes.values()), 1)
-            card["relative"] = card["size"] / max([*sizes.values(), 1])
+            card["fraction"] = card["size"] / max(sum(sizes.values()), 1)
+            card["of_largest"] = card["size"] / max([*sizes.values(), 1])
         if "labels" in predictions:
             card |= _majority(predictions, cluster)
         if cluster in folders:
-            paths = pictures_in(folders[cluster], {f"{name}.png": None for name in STRIPS})
-            strips = [(path.stem, embed(path, {})) for path in paths]
+            paths = galleries.paths(folders[cluster], {f"{name}.png": None for name in STRIPS})
+            strips = [(path.stem, embed(path, {}, STRIP_HEIGHT)) for path in paths]
             card["prototype"] = next((strip for name, strip in strips if name == "prototype"), None)
             card["strips"] = [strip for name, strip in strips if name != "prototype"]
         cards.append(card)
@@ -58,10 +61,10 @@ def _class_name(predictions: dict[str, np.ndarray], label: int) -> str:
     return str(classes[label]) if label < len(classes) else str(label)
 
 
-def confusion(predictions: dict[str, np.ndarray]) -> dict | None:
-    """Labels as rows, clusters as columns; the columns stand so that matches are the diagonal.
+def confusion_matrix(predictions: dict[str, np.ndarray]) -> dict | None:
+    """Classes as rows, clusters as columns, sorted so that the best matches are the diagonal.
 
-    With more than MAX_CELLS rows the largest classes stay, and the clusters matched to them.
+    Limited to the MAX_CELLS largest classes and the clusters matched to them. None without labels.
     """
     if "labels" not in predictions:
         return None
@@ -74,8 +77,8 @@ def confusion(predictions: dict[str, np.ndarray]) -> dict | None:
     np.add.at(table, (rows, columns), 1)
     kept = np.sort(np.argsort(-table.sum(1), kind="stable")[:MAX_CELLS])
     matched_rows, matched = linear_sum_assignment(-table)
-    of_row = dict(zip(matched_rows.tolist(), matched.tolist(), strict=True))
-    order = [of_row[row] for row in kept.tolist() if row in of_row]
+    column_of = dict(zip(matched_rows.tolist(), matched.tolist(), strict=True))
+    order = [column_of[row] for row in kept.tolist() if row in column_of]
     others = set(range(len(clusters))) - set(order)
     order += sorted(others, key=lambda column: -table[:, column].sum())
     order = order[:MAX_CELLS]

@@ -1,7 +1,6 @@
-"""The pictures of a report: which there are, in which order, and inside it as data URIs."""
+"""The images of a report: which there are, in which order, and embedded as data URIs."""
 
 import base64
-import hashlib
 import io
 from pathlib import Path
 
@@ -10,44 +9,43 @@ from PIL import Image
 from common import UserError, images
 from common.report import formatting
 
-PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
-BUDGET = 10_000_000  # bytes of pictures in one report; base64 makes them a third longer
+SUFFIXES = {".png", ".jpg", ".jpeg", ".gif", ".webp"}
+BUDGET = 10_000_000  # bytes of images in one report; base64 makes them a third longer
 MAX_WIDTH = 1600  # pixels
+THUMBNAIL = 160  # pixels of the longer side
+PAGE_WIDTH = 1072  # CSS pixels of body in base.html.j2
 
 
-class Pictures:
-    """Turns files into data URIs: each content once, and links when the budget is used up."""
+class Embedder:
+    """Turns image files into data URIs, and into links once the budget is used up."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
-        self.left = BUDGET
+        self.bytes_left = BUDGET
         self.n_linked = 0
-        self.seen: set[str] = set()
 
-    def __call__(self, path: Path, captions: dict) -> dict:
+    def __call__(self, path: Path, captions: dict, max_height: int = 480) -> dict:
+        """Title, caption and source of an image, and the width to show it at, in CSS pixels."""
         caption = captions.get(path.relative_to(self.run / "images").as_posix())
         caption = caption if isinstance(caption, dict) else {"caption": caption or ""}
-        picture = {
-            "title": caption.get("title") or formatting.title(path.stem),
+        image = {
+            "title": caption.get("title") or formatting.sentence_case(path.stem),
             "caption": caption.get("caption"),
         }
         try:
             data, kind, width, height = _encode(path)
         except (UserError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            return {**picture, "broken": True}
-        picture |= {"width": width, "height": height, "id": hashlib.sha256(data).hexdigest()[:16]}
-        if picture["id"] in self.seen:
-            return {**picture, "same": True}
-        if len(data) > self.left:
+            return {**image, "is_broken": True}
+        image |= {"width": width, "height": height, "shown": _shown(width, height, max_height)}
+        if len(data) > self.bytes_left:
             self.n_linked += 1
-            return {**picture, "source": formatting.link(path, self.run)}
-        self.seen.add(picture["id"])
-        self.left -= len(data)
-        return {**picture, "source": _data_uri(data, kind)}
+            return {**image, "source": formatting.relative_url(path, self.run)}
+        self.bytes_left -= len(data)
+        return {**image, "source": _data_uri(data, kind)}
 
 
 def _encode(path: Path) -> tuple[bytes, str, int, int]:
-    """Bytes, kind, width and height; still pictures that are wide or heavy are made smaller."""
+    """Bytes, format, width and height; large images are reduced unless they are animated."""
     with Image.open(path, formats=images.FORMATS) as image:
         kind, width, height = image.format, image.width, image.height
         animated = getattr(image, "is_animated", False)
@@ -66,51 +64,59 @@ def _encode(path: Path) -> tuple[bytes, str, int, int]:
     return min(encodings, key=lambda encoding: len(encoding[0]))
 
 
+def _shown(width: int, height: int, max_height: int) -> int:
+    """The width at which an image is shown: small ones are enlarged by a whole factor.
+
+    Images wider than the page are dense sheets and exempt from max_height.
+    """
+    factor = max(1, min(8, 400 // width, 300 // height, max_height // height))
+    if width > PAGE_WIDTH:
+        return width
+    return min(width * factor, max(width * max_height // height, 1))
+
+
 def _data_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(data).decode()}"
 
 
 def thumbnail(folder: Path, captions: dict) -> str:
-    """The first picture, 128 pixels high at most; the first frame of an animation."""
+    """The first image as a small data URI; of an animation its first frame."""
     try:
-        array = images.load(pictures_in(folder, captions)[0])
+        array = images.shrink(images.load(paths(folder, captions)[0]), THUMBNAIL)
     except (IndexError, UserError):
         return ""
-    h, w = array.shape[:2]
-    shrink = min(1, 128 / h, 256 / w)
-    array = images.resize(array, (max(round(h * shrink), 1), max(round(w * shrink), 1)))
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", optimize=True)
     return _data_uri(buffer.getvalue(), "PNG")
 
 
-def pictures_in(folder: Path, captions: dict, deep: bool = False) -> list[Path]:
-    """Those that captions.json names come first and in its order, then the others by name."""
-    found = folder.rglob("*") if deep else folder.glob("*")
+def paths(folder: Path, captions: dict, recursive: bool = False) -> list[Path]:
+    """Image files: first those in captions.json, in its order, then the others by name."""
+    files = folder.rglob("*") if recursive else folder.glob("*")
     order = list(captions)
     return sorted(
-        (path for path in found if path.suffix.lower() in PICTURES and path.is_file()),
+        (path for path in files if path.suffix.lower() in SUFFIXES and path.is_file()),
         key=lambda path: ((order + [path.name]).index(path.name), path),
     )
 
 
-def sections(folder: Path, captions: dict, embed: Pictures) -> list[dict]:
-    """Every folder of pictures but clusters/, in the order of captions.json and then by name."""
+def sections(folder: Path, captions: dict, embed: Embedder) -> list[dict]:
+    """One per subfolder with images, except clusters/; in the order of `paths`."""
     order = list(captions)
     names = sorted(
         path.name for path in folder.glob("*") if path.is_dir() and path.name != "clusters"
     )
-    found = []
+    sections = []
     for name in sorted(names, key=lambda name: (order + [name]).index(name)):
         caption = captions.get(name) if isinstance(captions.get(name), dict) else {}
         inner = {key.removeprefix(f"{name}/"): value for key, value in captions.items()}
-        paths = pictures_in(folder / name, inner, deep=True)
-        if paths:
-            found.append(
+        files = paths(folder / name, inner, recursive=True)
+        if files:
+            sections.append(
                 {
-                    "title": caption.get("title") or formatting.title(name),
+                    "title": caption.get("title") or formatting.sentence_case(name),
                     "caption": caption.get("caption"),
-                    "pictures": [embed(path, captions) for path in paths],
+                    "images": [embed(path, captions) for path in files],
                 }
             )
-    return found
+    return sections

@@ -1,4 +1,4 @@
-"""A run folder as one HTML file that opens offline, and all runs as one table.
+"""A run folder as one HTML file that opens offline, and all runs as tables.
 
 python -m common.report RUN            writes RUN/report.html
 python -m common.report --all [ROOT]   writes ROOT/runs/index.html and every outdated report
@@ -18,68 +18,80 @@ import numpy as np
 import yaml
 
 from common import UserError
-from common.report import charts, clusters, formatting, galleries
+from common.report import charts, clusters, formatting, galleries, scores
 
 log = logging.getLogger(__name__)
 
-# of meta.json, what the head of the page says already
-SHOWN = {"argv", "status", "date", "year", "tag", "seconds", "pid"}
+# keys of meta.json that the page shows in its header, or that are of no use to a reader
+HIDDEN_META = {"argv", "status", "date", "year", "tag", "seconds", "pid"}
+LOG_LINES = 40
 
 
 def write_report(run: str | Path) -> Path:
-    """Makes RUN/report.html of what the run folder holds; what is absent or broken is left out.
+    """Writes RUN/report.html from the run folder, without parts that are missing or broken.
 
-    Raises UserError when it is not a run folder, or cannot be written to.
+    Raises UserError if RUN is not a run folder, or if it cannot write.
     """
     run = Path(run).resolve()
     if not _is_run(run):
-        found = "holds no config.yml and no meta.json" if run.exists() else "does not exist"
-        raise UserError(f"{run} {found}: expected a run folder, PAPER/runs/DATASET/NAME")
-    scores, predictions = _json(run / "scores.json"), _predictions(run / "predictions.npz")
-    folder, embed = run / "images", galleries.Pictures(run)
+        problem = "has no config.yml and no meta.json" if run.exists() else "does not exist"
+        raise UserError(f"{run} {problem}: expected a run folder, PAPER/runs/DATASET/NAME")
+    values, predictions = _json(run / "scores.json"), _predictions(run / "predictions.npz")
+    folder, embed = run / "images", galleries.Embedder(run)
     captions = _json(folder / "captions.json")
     return _write(
         run / "report.html",
         "report.html.j2",
-        head=_head(run),
-        result=_result(scores, predictions),
-        scores=_scores(scores),
-        protocol=scores.get("protocol"),
-        unlabelled="clusters" in predictions and "labels" not in predictions,
-        pictures=[embed(path, captions) for path in galleries.pictures_in(folder, captions)],
+        header=_header(run),
+        result=scores.sentence(values, *_cluster_counts(predictions)),
+        tiles=scores.tiles(values),
+        scores=scores.table(values),
+        protocol=values.get("protocol"),
+        is_unlabeled="clusters" in predictions and "labels" not in predictions,
+        images=[embed(path, captions) for path in galleries.paths(folder, captions)],
         clusters=clusters.section(run, predictions, captions, embed),
-        confusion=clusters.confusion(predictions),
-        charts=charts.charts(_text(run / "metrics.jsonl")),
+        confusion=clusters.confusion_matrix(predictions),
+        charts=charts.read(_text(run / "metrics.jsonl")),
         sections=galleries.sections(folder, captions, embed),
         n_linked=embed.n_linked,
         config=_text(run / "config.yml"),
-        log=_text(run / "train.log").splitlines()[-40:],
+        log=_text(run / "train.log").splitlines()[-LOG_LINES:],
         files=_files(run),
     )
 
 
 def write_index(root: str | Path) -> Path:
-    """Makes ROOT/runs/index.html, a sortable table of the runs under ROOT/PAPER/runs/DATASET."""
+    """Writes ROOT/runs/index.html: a sortable table for each paper of ROOT/PAPER/runs/DATASET.
+
+    Raises UserError if ROOT is not a folder, or if it cannot write.
+    """
     root = Path(root).resolve()
     if not root.is_dir():
         raise UserError(f"{root} is not a folder: expected one with PAPER/runs/DATASET/NAME in it")
     path = root / "runs" / "index.html"
-    rows = []
-    for run in find_runs(root):
-        scores, folder = _json(run / "scores.json"), run / "images"
-        target = run / "report.html" if (run / "report.html").exists() else run
-        rows.append(
-            {
-                **_head(run),
-                "scores": dict(_flat(scores)),
-                "baseline": dict(_flat(scores.get("baseline"))),
-                "link": formatting.link(target, path.parent),
-                "thumbnail": galleries.thumbnail(folder, _json(folder / "captions.json")),
-            }
-        )
-    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    names.sort(key=lambda name: (list(formatting.SCORE_NAMES) + [name]).index(name))
-    return _write(path, "index.html.j2", rows=rows, names=names)
+    runs = find_runs(root)
+    groups: dict[tuple[str, str], dict] = {}
+    for run in runs:
+        row = _row(run, path.parent)
+        key = row["paper"], row["title"]
+        groups.setdefault(key, {"paper": key[0], "title": key[1], "rows": []})["rows"].append(row)
+    for group in groups.values():
+        known = {key: score for row in group["rows"] for key, score in row["scores"].items()}
+        group["scores"] = scores.key_scores(known)
+        group["has_models"] = any(row["model"] for row in group["rows"])
+    return _write(path, "index.html.j2", groups=list(groups.values()), n_runs=len(runs))
+
+
+def _row(run: Path, start: Path) -> dict:
+    columns, folder = scores.columns(_json(run / "scores.json")), run / "images"
+    target = run / "report.html" if (run / "report.html").exists() else run
+    return {
+        **_header(run),
+        "scores": columns[""][1],
+        "baseline": columns.get("baseline", ("", {}))[1],
+        "link": formatting.relative_url(target, start),
+        "thumbnail": galleries.thumbnail(folder, _json(folder / "captions.json")),
+    }
 
 
 def find_runs(root: Path) -> list[Path]:
@@ -98,23 +110,23 @@ def _write(path: Path, template: str, **context: object) -> Path:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": formatting.number,
-        "duration": formatting.duration,
-        "title": formatting.title,
+        "number": formatting.format_number,
+        "duration": formatting.format_duration,
+        "display_name": formatting.display_name,
     }
     html = environment.get_template(template).render(context)
-    half = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(html, encoding="utf-8", errors="replace")
-        half.replace(path)
+        temporary.write_text(html, encoding="utf-8", errors="replace")
+        temporary.replace(path)
     except OSError as error:
-        half.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 
-# --- what a run folder holds; a part that is missing or half-written is empty ---------------------
+# --- reading a run folder; files that are missing or incomplete read as empty ---------------------
 
 
 def _text(path: Path) -> str:
@@ -141,11 +153,11 @@ def _yaml(path: Path) -> dict:
 
 
 def _predictions(path: Path) -> dict[str, np.ndarray]:
-    """clusters (n,), and labels (n,) and classes where they are known; empty for other tasks."""
+    """clusters (n,), labels (n,) and classes where known; empty for tasks without clusters."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ("clusters", "labels", "classes") if key in file}
-    except Exception:  # a half-written archive raises nearly anything
+    except Exception:  # an incomplete archive raises nearly anything
         return {}
     assignments = arrays.get("clusters")
     if assignments is None or assignments.ndim != 1 or assignments.dtype.kind not in "iu":
@@ -160,29 +172,43 @@ def _predictions(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-# --- header and scores ----------------------------------------------------------------------------
+def _cluster_counts(predictions: dict[str, np.ndarray]) -> tuple[int, int]:
+    """The number of images and of clusters, 0 and 0 without clusters."""
+    clusters = predictions.get("clusters", np.empty(0))
+    return len(clusters), len(np.unique(clusters[clusters >= 0]))
 
 
-def _head(run: Path) -> dict:
+def _header(run: Path) -> dict:
     meta, config = _json(run / "meta.json"), _yaml(run / "config.yml")
     runs = run.parent.parent
     paper = runs.parent if runs.name == "runs" else run.parent
-    title = next((line for line in _text(paper / "README.md").splitlines() if line.strip()), "")
-    training = config.get("training")
-    seed = training.get("seed") if isinstance(training, dict) else None
+    model, training = (_section(config, name) for name in ("model", "training"))
     argv = meta.get("argv")
     return {
         "paper": paper.name,
-        "title": title.lstrip("# ").strip() or paper.name,
+        "title": _title(paper / str(model.get("name", "")) / "README.md")
+        or _title(paper / "README.md")
+        or paper.name,
         "dataset": run.parent.name,
+        "model": model.get("name"),
         "name": run.name,
         "status": str(meta.get("status", "unknown")),
         "date": _date(meta),
         "seconds": meta.get("seconds"),
-        "seed": seed,
-        "command": shlex.join(map(str, argv)) if isinstance(argv, list) else "",
-        "meta": {key: value for key, value in meta.items() if key not in SHOWN},
+        "seed": training.get("seed"),
+        "command": shlex.join(["python", *map(str, argv)]) if isinstance(argv, list) else "",
+        "meta": {key: value for key, value in meta.items() if key not in HIDDEN_META},
     }
+
+
+def _section(config: dict, name: str) -> dict:
+    return config[name] if isinstance(config.get(name), dict) else {}
+
+
+def _title(readme: Path) -> str:
+    """The first line of a README without its markup; empty if there is none."""
+    first = next((line for line in _text(readme).splitlines() if line.strip()), "")
+    return first.lstrip("# ").strip()
 
 
 def _date(meta: dict) -> str:
@@ -192,65 +218,18 @@ def _date(meta: dict) -> str:
         return ""
 
 
-def _flat(scores: object, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of scores.json under its name: {"recall": {"1": 0.5}} is "recall 1"."""
-    for key, value in scores.items() if isinstance(scores, dict) else ():
-        if isinstance(value, dict) and key not in ("baseline", "published"):
-            yield from _flat(value, f"{prefix}{key} ")
-        elif charts.is_number(value) and key != "n":
-            yield prefix + key, value
-
-
-def _scores(scores: dict) -> list[dict]:
-    """One card a score: ours, the baseline's and the published one, with a bar each within 0..1."""
-    columns = [("this run", dict(_flat(scores)))]
-    for column in ("baseline", "published"):
-        if isinstance(scores.get(column), dict):
-            name = scores[column].get("name", column)
-            columns.append((str(name), dict(_flat(scores[column]))))
-    cards = []
-    for score in columns[0][1]:
-        values = [(name, column[score]) for name, column in columns if score in column]
-        bars = all(0 <= value <= 1 for _, value in values)
-        cards.append({"name": score, "values": values, "bars": bars})
-    return cards
-
-
-def _result(scores: dict, predictions: dict[str, np.ndarray]) -> str:
-    ours = dict(_flat(scores))
-    if "acc" in ours:
-        n = scores.get("n")
-        of = f"{n:,} images" if charts.is_number(n) else "the images"
-        sentence = f"{ours['acc']:.1%} of {of} lie in the cluster of their class"
-        for key in ("baseline", "published"):
-            other = dict(_flat(scores.get(key)))
-            if "acc" in other:
-                sentence += f"; {scores[key].get('name', key)}: {other['acc']:.1%}"
-        return sentence + "."
-    if ours:
-        shown = (
-            f"{formatting.title(name)} {formatting.number(value)}" for name, value in ours.items()
-        )
-        return ", ".join(shown) + "."
-    if predictions:
-        assignments = predictions["clusters"]
-        n_clusters = len(np.unique(assignments[assignments >= 0]))
-        return f"{len(assignments):,} images in {n_clusters} clusters."
-    return "There are no scores yet."
-
-
 # --- files and the command ------------------------------------------------------------------------
 
 
 def _files(run: Path) -> list[dict]:
-    """What lies in the run folder: name, bytes and, for a folder, the number of files."""
+    """The entries of the run folder: name, bytes and, for a folder, the number of files."""
     files = []
     for path in sorted(run.iterdir()):
         if path.name.startswith(".") or path.name == "report.html":
             continue
         sizes = [size for file in _walk(path) if (size := _size(file)) is not None]
         count = len(sizes) if path.is_dir() else None
-        link = formatting.link(path, run)
+        link = formatting.relative_url(path, run)
         files.append({"name": path.name, "link": link, "bytes": sum(sizes), "count": count})
     return files
 
@@ -265,29 +244,38 @@ def _walk(path: Path) -> Iterator[str]:
 def _size(path: str) -> int | None:
     try:
         return os.lstat(path).st_size
-    except OSError:  # the run goes on and has pruned a checkpoint
+    except OSError:  # deleted meanwhile by a run in progress
         return None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m common.report", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, help="a run folder, or ROOT with --all")
-    parser.add_argument("--all", action="store_true", help="a table of all runs under ROOT")
-    arguments = parser.parse_args()
-    if arguments.all:
-        root = arguments.folder or Path(__file__).resolve().parents[2]
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="a run folder; with --all the folder of the papers (default: this repository)",
+    )
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="write ROOT/runs/index.html, tables of all runs, and every outdated report",
+    )
+    args = parser.parse_args()
+    if args.all:
+        root = args.folder or Path(__file__).resolve().parents[2]
         for run in find_runs(root):
-            if _is_out_of_date(run):
+            if _is_outdated(run):
                 log.info("report: %s", write_report(run))
         log.info("report: %s", write_index(root))
-    elif arguments.folder:
-        log.info("report: %s", write_report(arguments.folder))
+    elif args.folder:
+        log.info("report: %s", write_report(args.folder))
     else:
         raise UserError("no run folder given: python -m common.report PAPER/runs/DATASET/NAME")
 
 
-def _is_out_of_date(run: Path) -> bool:
-    def changed(name: str) -> float:
+def _is_outdated(run: Path) -> bool:
+    def modified(name: str) -> float:
         return (run / name).stat().st_mtime if (run / name).exists() else 0
 
-    return changed("report.html") < max(map(changed, ("config.yml", "meta.json", "scores.json")))
+    return modified("report.html") < max(map(modified, ("config.yml", "meta.json", "scores.json")))

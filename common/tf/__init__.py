@@ -9,7 +9,6 @@ from common.silence import silence_stderr
 
 # Read when TensorFlow is imported. A value that the user has set is kept.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # training steps take half the time
 
 with silence_stderr():  # some lines are logged before the log level is read
     import keras

@@ -21,51 +21,51 @@ def rng():
 
 
 @pytest.mark.parametrize("score", PARTITION_SCORES)
-def test_a_renamed_copy_of_the_labels_scores_one(score):
+def test_renumbered_labels_score_1(score):
     labels = np.array([0, 0, 1, 1, 1, 2])
     assert score(labels, np.array([7, 7, 0, 0, 0, 3])) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("score", PARTITION_SCORES)
-def test_names_of_labels_and_clusters_do_not_matter(score, rng):
+def test_score_is_invariant_to_renumbering(score, rng):
     labels, clusters = rng.integers(0, 5, 100), rng.integers(0, 7, 100)
     renamed = score(rng.permutation(5)[labels], 10 * rng.permutation(7)[clusters])
     assert renamed == pytest.approx(score(labels, clusters))
 
 
 @pytest.mark.parametrize("score", [metrics.nmi, metrics.adjusted_rand, metrics.clustering_accuracy])
-def test_the_order_of_the_two_partitions_does_not_matter(score, rng):
+def test_score_is_symmetric(score, rng):
     labels, clusters = rng.integers(0, 4, 100), rng.integers(0, 6, 100)
     assert score(labels, clusters) == pytest.approx(score(clusters, labels))
 
 
-def test_nmi_divides_by_the_arithmetic_mean_of_the_entropies():
+def test_nmi_uses_the_arithmetic_mean_of_entropies():
     # 4 items; clusters split one of two classes in half: I = ln 2, H = ln 2 and 1.5 ln 2
     assert metrics.nmi([0, 0, 1, 1], [0, 0, 1, 2]) == pytest.approx(1 / 1.25)
 
 
-def test_adjusted_rand_is_zero_for_one_cluster():
+def test_adjusted_rand_of_one_cluster_is_0():
     assert metrics.adjusted_rand([0, 0, 1, 1], [0, 0, 0, 0]) == 0
 
 
-def test_accuracy_takes_the_best_map_as_trying_all_maps_does(rng):
+def test_accuracy_matches_the_best_of_all_permutations(rng):
     labels, clusters = rng.integers(0, 4, 40), rng.integers(0, 4, 40)
     best = max(np.mean(np.array(p)[clusters] == labels) for p in permutations(range(4)))
     assert metrics.clustering_accuracy(labels, clusters) == best
 
 
-def test_clusters_beyond_the_classes_count_as_errors():
-    # cluster 0 is class 0 (3 of 4), cluster 2 is class 1 (2 items), cluster 1 has no class left
+def test_accuracy_counts_extra_clusters_as_errors():
+    # cluster 0 is class 0 (3 of 4), cluster 2 is class 1 (2 items), cluster 1 is unmatched
     assert metrics.clustering_accuracy([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 2, 2]) == 5 / 6
     assert metrics.purity([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 2, 2]) == 1
 
 
-def test_classes_beyond_the_clusters_count_as_errors():
+def test_accuracy_counts_extra_classes_as_errors():
     assert metrics.clustering_accuracy([0, 0, 1, 1, 2], [0, 0, 1, 1, 1]) == 4 / 5
 
 
-def test_accuracy_maps_one_to_one_where_purity_does_not():
-    # both clusters are mostly class 0: one may have it, the other takes its single item of class 1
+def test_accuracy_matches_one_to_one_and_purity_does_not():
+    # both clusters are mostly class 0: one is matched to it, the other to its one item of class 1
     labels, clusters = [0, 0, 0, 0, 0, 1], [0, 0, 0, 1, 1, 1]
     assert metrics.clustering_accuracy(labels, clusters) == 4 / 6
     assert metrics.purity(labels, clusters) == 5 / 6
@@ -81,27 +81,27 @@ def test_accuracy_maps_one_to_one_where_purity_does_not():
         ([0, -1], [0, 1]),
         ([0, 1], [0.5, 1.0]),
     ],
-    ids=["empty", "lengths", "two axes", "unlabelled", "fractions"],
+    ids=["empty", "lengths", "two axes", "unlabeled", "fractions"],
 )
-def test_what_is_no_pair_of_partitions_is_refused_in_one_line(score, labels, clusters):
+def test_invalid_partitions_are_refused_in_one_line(score, labels, clusters):
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
         score(
             np.array(labels, None if labels else int), np.array(clusters, None if clusters else int)
         )
 
 
-def test_recall_never_counts_the_query_itself():
+def test_recall_excludes_the_query():
     embeddings = np.array([[0.0], [1.0], [2.1]])  # nearest other: 0->1, 1->0, 2->1
     labels = np.array([0, 1, 0])
     assert metrics.recall_at_k(embeddings, labels, ks=(1, 2)) == {1: 0.0, 2: 2 / 3}
 
 
 def test_recall_excludes_the_query_among_its_duplicates():
-    # all at one point: the query is told from its copies by its place, not by its distance
+    # all at one point: the query is excluded by its index, not by its distance
     assert metrics.recall_at_k(np.zeros((4, 3)), np.arange(4), ks=(1, 3)) == {1: 0.0, 3: 0.0}
 
 
-def test_recall_beyond_all_others_is_recall_at_all_others():
+def test_recall_with_large_k_uses_all_others():
     embeddings, labels = np.array([[0.0], [1.0], [5.0]]), np.array([0, 1, 0])
     assert metrics.recall_at_k(embeddings, labels, ks=(2, 8)) == {2: 2 / 3, 8: 2 / 3}
 
@@ -111,11 +111,11 @@ def slow_ranking(embeddings, i):
     return [j for j in np.argsort(distances) if j != i]
 
 
-def test_recall_equals_a_slow_loop(rng):
+def test_recall_matches_a_slow_loop(rng):
     embeddings, labels = rng.normal(size=(60, 4)), rng.integers(0, 6, 60)
     for k, recall in metrics.recall_at_k(embeddings, labels, ks=(1, 2, 5)).items():
-        found = [labels[i] in labels[slow_ranking(embeddings, i)[:k]] for i in range(60)]
-        assert recall == np.mean(found)
+        hits = [labels[i] in labels[slow_ranking(embeddings, i)[:k]] for i in range(60)]
+        assert recall == np.mean(hits)
 
 
 def test_map_at_r_by_hand():
@@ -125,7 +125,7 @@ def test_map_at_r_by_hand():
     assert metrics.map_at_r(embeddings, np.array([0, 0, 1, 0])) == (1 / 2 + 1 / 2 + 1 / 4) / 3
 
 
-def test_map_at_r_equals_a_slow_loop(rng):
+def test_map_at_r_matches_a_slow_loop(rng):
     embeddings, labels = rng.normal(size=(50, 3)), rng.integers(0, 5, 50)
     scores = []
     for i in range(50):
@@ -135,40 +135,40 @@ def test_map_at_r_equals_a_slow_loop(rng):
     assert metrics.map_at_r(embeddings, labels) == pytest.approx(np.mean(scores))
 
 
-def test_retrieval_scores_are_those_of_their_own_functions(rng):
+def test_retrieval_scores_match_the_single_functions(rng):
     embeddings, labels = rng.normal(size=(60, 4)), rng.integers(0, 6, 60)
-    found = metrics.retrieval_scores(embeddings, labels)
+    scores = metrics.retrieval_scores(embeddings, labels)
     for k, recall in metrics.recall_at_k(embeddings, labels).items():
-        assert found[f"recall_at_{k}"] == recall
-    assert found["map_at_r"] == metrics.map_at_r(embeddings, labels)
-    shares = []
+        assert scores[f"recall_at_{k}"] == recall
+    assert scores["map_at_r"] == metrics.map_at_r(embeddings, labels)
+    precisions = []
     for i in range(60):
         same = labels[slow_ranking(embeddings, i)] == labels[i]
-        shares.append(same[: same.sum()].mean())
-    assert found["r_precision"] == pytest.approx(np.mean(shares))
+        precisions.append(same[: same.sum()].mean())
+    assert scores["r_precision"] == pytest.approx(np.mean(precisions))
 
 
-def test_a_gallery_is_searched_whole_and_may_hold_the_query(rng):
-    # the queries at 0 and 5; 5 finds nothing of its class 3
+def test_gallery_is_searched_without_excluding_the_query(rng):
+    # queries at 0 and 5; the class 3 of the second is not in the gallery
     gallery = np.array([[0.0], [1.0], [4.0]]), np.array([1, 0, 0])
-    found = metrics.retrieval_scores(np.array([[0.0], [5.0]]), np.array([0, 3]), (1, 2), gallery)
-    assert found["recall_at_1"] == 0 and found["recall_at_2"] == 1 / 2
+    scores = metrics.retrieval_scores(np.array([[0.0], [5.0]]), np.array([0, 3]), (1, 2), gallery)
+    assert scores["recall_at_1"] == 0 and scores["recall_at_2"] == 1 / 2
     # R is 2 for the query at 0: a miss, then a hit of precision 1/2, over 2
-    assert (found["map_at_r"], found["r_precision"]) == (1 / 4, 1 / 2)
-    assert found["n_unmatched"] == 1
+    assert (scores["map_at_r"], scores["r_precision"]) == (1 / 4, 1 / 2)
+    assert scores["n_unmatched"] == 1
     with pytest.raises(ValueError, match="the gallery's"):
         metrics.retrieval_scores(np.eye(2), np.arange(2), gallery=gallery)
 
 
-def test_items_alone_in_their_class_are_misses_of_recall_only():
+def test_items_alone_in_their_class_count_for_recall_only():
     embeddings = np.array([[0.0], [1.0], [9.0]])
-    found = metrics.retrieval_scores(embeddings, np.array([0, 0, 1]))
-    assert found["recall_at_1"] == 2 / 3 and found["map_at_r"] == 1 and found["n_unmatched"] == 1
+    scores = metrics.retrieval_scores(embeddings, np.array([0, 0, 1]))
+    assert scores["recall_at_1"] == 2 / 3 and scores["map_at_r"] == 1 and scores["n_unmatched"] == 1
     assert "map_at_r" not in metrics.retrieval_scores(embeddings, np.arange(3))
 
 
-def test_blocks_of_distances_join_without_a_seam(rng):
-    # 4,000 items are 4 blocks. On a line, two of each class side by side and the pairs far apart.
+def test_blocks_of_distances_are_joined(rng):
+    # 4,000 items are 4 blocks. On a line, two of each class side by side, pairs far apart.
     embeddings = (np.repeat(np.arange(2000.0), 2) + np.tile([0, 0.1], 2000))[:, None]
     order = rng.permutation(4000)
     embeddings, labels = embeddings[order], order // 2
@@ -176,7 +176,7 @@ def test_blocks_of_distances_join_without_a_seam(rng):
     assert metrics.map_at_r(embeddings, labels) == 1.0
 
 
-def test_neighbours_far_from_the_origin_are_still_told_apart(rng):
+def test_recall_is_exact_far_from_the_origin(rng):
     near, labels = rng.normal(size=(50, 3)), rng.integers(0, 4, 50)
     far = metrics.recall_at_k(near + 1e6, labels)
     assert far == metrics.recall_at_k(near, labels)
@@ -194,12 +194,12 @@ def test_neighbours_far_from_the_origin_are_still_told_apart(rng):
     ],
     ids=["empty", "one", "lengths", "one axis", "nan"],
 )
-def test_what_cannot_be_ranked_is_refused_in_one_line(score, embeddings, labels):
+def test_invalid_embeddings_are_refused_in_one_line(score, embeddings, labels):
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):
         score(embeddings, labels)
 
 
-def test_map_at_r_without_a_pair_and_recall_at_zero_are_refused():
+def test_map_at_r_without_pairs_and_recall_at_0_are_refused():
     with pytest.raises(ValueError, match="no two"):
         metrics.map_at_r(np.eye(3), np.arange(3))
     with pytest.raises(ValueError, match="at least 1"):
@@ -215,12 +215,12 @@ def test_mean_iou_by_hand():
     assert scores["pixel_accuracy"] == 3 / 4
 
 
-def test_a_class_that_is_only_predicted_counts_as_zero():
+def test_iou_of_a_class_only_predicted_is_0():
     scores = metrics.mean_iou(np.array([0, 0, 0, 0]), np.array([0, 0, 0, 1]), 2)
     assert scores["per_class"] == [3 / 4, 0]
 
 
-def test_ignored_pixels_are_left_out_whatever_is_predicted_there():
+def test_ignored_pixels_are_left_out():
     truth = np.array([0, 1, 255, 255], np.uint8)
     predicted = np.array([0, 1, 1, 99])
     assert metrics.mean_iou(truth, predicted, 2, ignore=255)["miou"] == 1
@@ -228,7 +228,7 @@ def test_ignored_pixels_are_left_out_whatever_is_predicted_there():
     assert metrics.pixel_accuracy(np.array([0, -1]), np.array([0, 0]), ignore=-1) == 1
 
 
-def test_images_of_different_sizes_are_pooled_by_pixel(rng):
+def test_images_of_different_sizes_are_pooled(rng):
     truth = [rng.integers(0, 3, (4, 5)), rng.integers(0, 3, (2, 2))]
     predicted = [rng.integers(0, 3, (4, 5)), rng.integers(0, 3, (2, 2))]
     t, p = (np.concatenate([image.ravel() for image in images]) for images in (truth, predicted))
@@ -249,27 +249,26 @@ def test_images_of_different_sizes_are_pooled_by_pixel(rng):
         (np.array([], int), np.array([], int), "no pixel"),
     ],
 )
-def test_segmentations_that_cannot_be_scored_are_refused(truth, predicted, message):
+def test_invalid_segmentations_are_refused(truth, predicted, message):
     with pytest.raises(ValueError, match=message):
         metrics.mean_iou(truth, predicted, 2, ignore=255)
 
 
 @pytest.mark.parametrize("n_classes, kind", [(3, np.uint8), (200, np.uint8), (300, np.int64)])
-def test_a_confusion_matrix_is_what_a_loop_counts(rng, n_classes, kind):
+def test_confusion_matches_a_slow_loop(rng, n_classes, kind):
     truth, predicted = (rng.integers(0, n_classes, (20, 30)).astype(kind) for _ in range(2))
     truth[0, :5] = 255 if kind == np.uint8 else 1000
     counts = np.zeros((n_classes, n_classes), int)
     for t, p in zip(truth.ravel(), predicted.ravel(), strict=True):
         if t != truth[0, 0]:
             counts[t, p] += 1
-    found = metrics.confusion(truth, predicted, n_classes, ignore=int(truth[0, 0]))
-    assert np.array_equal(found, counts)
+    matrix = metrics.confusion(truth, predicted, n_classes, ignore=int(truth[0, 0]))
+    assert np.array_equal(matrix, counts)
 
 
-def test_confusion_matrices_add_up_and_score_by_hand():
-    # class 0: 3 of 4 found, IoU 3 / 5; class 1: 1 of 2, IoU 1 / 3; class 2: nobody has it
-    one, two = np.diag([2, 1, 0]), np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0]])
-    scores = metrics.confusion_scores(one + two)
+def test_confusion_scores_by_hand():
+    # class 0: 3 of 4 correct, IoU 3 / 5; class 1: 1 of 2, IoU 1 / 3; class 2: unused
+    scores = metrics.confusion_scores(np.array([[3, 1, 0], [1, 1, 0], [0, 0, 0]]))
     assert scores["miou"] == pytest.approx((3 / 5 + 1 / 3) / 2)
     assert scores["per_class"] == pytest.approx([3 / 5, 1 / 3, np.nan], nan_ok=True)
     assert scores["pixel_accuracy"] == pytest.approx(4 / 6)
@@ -278,16 +277,16 @@ def test_confusion_matrices_add_up_and_score_by_hand():
     assert np.isfinite([v for k, v in scores.items() if k != "per_class"]).all()
 
 
-def test_pixel_accuracy_of_nothing_is_refused():
+def test_pixel_accuracy_without_pixels_is_refused():
     with pytest.raises(ValueError, match="no pixel"):
         metrics.pixel_accuracy([], [])
 
 
 def test_agreement_by_hand():
-    # clusters 0, 0, 1, 2 of labels 0, 0, 1, 1: one image of the third cluster is an error, and pure
-    found = metrics.agreement([0, 0, 1, 1], [0, 0, 1, 2])
-    assert found["acc"] == 3 / 4 and found["purity"] == 1
+    # clusters 0, 0, 1, 2 of labels 0, 0, 1, 1: the image in the third cluster is an error, yet pure
+    scores = metrics.agreement([0, 0, 1, 1], [0, 0, 1, 2])
+    assert scores["acc"] == 3 / 4 and scores["purity"] == 1
     # entropies of labels log 2, of clusters 1.5 log 2, in common log 2: 1 / mean(1, 1.5)
-    assert found["nmi"] == pytest.approx(0.8)
+    assert scores["nmi"] == pytest.approx(0.8)
     # pairs together: 1 in both, 2 by labels, 1 by clusters, of 6: (1 - 1/3) / (1.5 - 1/3)
-    assert found["ari"] == pytest.approx(4 / 7)
+    assert scores["ari"] == pytest.approx(4 / 7)

@@ -1,5 +1,3 @@
-"""What pred.py left behind is scored, or refused in one line."""
-
 import json
 
 import numpy as np
@@ -14,17 +12,14 @@ def run(tmp_path):
     return Run.create(tmp_path, "toy", "a", {})
 
 
-def test_predictions_come_back_by_name(run):
+def test_predictions_returns_arrays_by_name(run):
     np.savez(run.path / "predictions.npz", clusters=[0, 1], labels=[1, 1])
-    found = scoring.predictions(run)
-    assert {name: values.tolist() for name, values in found.items()} == {
-        "clusters": [0, 1],
-        "labels": [1, 1],
-    }
+    arrays = {name: array.tolist() for name, array in scoring.predictions(run).items()}
+    assert arrays == {"clusters": [0, 1], "labels": [1, 1]}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04 cut"])
-def test_predictions_that_cannot_be_read_are_refused(run, content):
+def test_unreadable_predictions_are_refused(run, content):
     if content is not None:
         (run.path / "predictions.npz").write_bytes(content)
     assert scoring.arrays(run.path / "predictions.npz") is None
@@ -32,20 +27,20 @@ def test_predictions_that_cannot_be_read_are_refused(run, content):
         scoring.predictions(run)
 
 
-def test_rows_come_back_as_they_were_written(run):
+def test_rows_returns_the_written_rows(run):
     (run.path / "predictions.csv").write_text("path,n\na b.png,3\né.png,4\n", encoding="utf-8")
     assert scoring.rows(run, ["n"]) == [{"path": "a b.png", "n": "3"}, {"path": "é.png", "n": "4"}]
 
 
 @pytest.mark.parametrize("text", [None, "", "path,n\n", "a,b\n1,2\n", "path,n\na", "path,n\na,x"])
-def test_rows_without_their_numbers_are_refused(run, text):
+def test_rows_without_integers_are_refused(run, text):
     if text is not None:
         (run.path / "predictions.csv").write_text(text)
     with pytest.raises(UserError, match="no readable predictions.csv: run pred.py on it first"):
         scoring.rows(run, ["n"])
 
 
-def test_published_scores_are_those_of_the_config(tmp_path):
+def test_published_returns_scores_of_the_config(tmp_path):
     (tmp_path / "results.csv").write_text(
         "config,seed,commit,metric,value,minutes,machine\n"
         "a.yml,0,c,acc,0.9,1,ours\n"
@@ -58,7 +53,7 @@ def test_published_scores_are_those_of_the_config(tmp_path):
     assert scoring.published(tmp_path / "results.csv", "b.yml") == {}
 
 
-def test_scores_are_written_with_their_protocol_and_logged(run, caplog):
+def test_write_saves_scores_with_protocol_and_logs_them(run, caplog):
     caplog.set_level("INFO")
     scoring.write(run, {"acc": 0.5, "n": 3, "baseline": {"acc": 0.25}}, "All images.")
     assert json.loads((run.path / "scores.json").read_text()) == {

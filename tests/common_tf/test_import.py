@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 CODE = """
-from common.tf import keras, tf
 import os
+import clusterloss_tf
+from common.tf import keras, tf
 print(os.environ["TF_CPP_MIN_LOG_LEVEL"], os.environ["TF_ENABLE_ONEDNN_OPTS"])
 print(keras.backend.backend(), tf.executing_eagerly())
 """

@@ -1,4 +1,4 @@
-"""The tiny config of this suite, and what its scripts load before they start."""
+"""The tiny config of this suite, and what its scripts import in advance."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.entry_scripts import Checkout
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is bit for bit the same is so on the CPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # only the CPU is bit-identical
 
 # Twelve steps: three epochs of four batches, each with one more transformation.
 TINY = """

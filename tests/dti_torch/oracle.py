@@ -1,7 +1,7 @@
-"""DTI clustering as the paper writes it, and slow: tests and benchmark hold ours against it.
+"""A slow reference implementation of DTI clustering for the tests and the benchmark.
 
-Every distance has a gradient, one prototype after the other, each with an MLP for each of its
-transformations. Only the encoder and the config are shared with dti_torch.
+It follows the paper: every distance has gradients, prototypes are processed one after the other,
+each with an MLP per transformation. Only encoder and config are shared with dti_torch.
 """
 
 from functools import cache
@@ -84,7 +84,7 @@ class Oracle(nn.Module):
 
     @torch.no_grad()
     def copy_from(self, net: DTI) -> None:
-        """Takes over the weights of our model, whose MLPs are stacked."""
+        """Copies the weights of our model, whose MLPs are stacked."""
         self.n_active = net.n_active
         self.encoder.load_state_dict(net.encoder.state_dict())
         for name in ("prototypes", "sigmas", "mixing_logits"):
@@ -98,8 +98,10 @@ class Oracle(nn.Module):
                     linear.bias.copy_(ours.biases[i][k, 0])
 
     def gradients(self) -> dict[str, Tensor | None]:
-        """The gradients by the names that the parameters have in our model, stacked as there."""
-        found = {name: p.grad for name, p in self.named_parameters() if "regressors" not in name}
+        """Gradients by the parameter names of our model, stacked as there."""
+        gradients = {
+            name: p.grad for name, p in self.named_parameters() if "regressors" not in name
+        }
         for t in self.regressors[0]:
             for i in range(3):
                 linears = [regressors[t][2 * i] for regressors in self.regressors]
@@ -107,9 +109,9 @@ class Oracle(nn.Module):
                     continue
                 weights = torch.stack([linear.weight.grad for linear in linears])
                 biases = torch.stack([linear.bias.grad for linear in linears])
-                found[f"regressors.{t}.weights.{i}"] = weights.mT
-                found[f"regressors.{t}.biases.{i}"] = biases[:, None]
-        return found
+                gradients[f"regressors.{t}.weights.{i}"] = weights.mT
+                gradients[f"regressors.{t}.biases.{i}"] = biases[:, None]
+        return gradients
 
 
 def mlp(n_features: int, n_outputs: int) -> nn.Sequential:
@@ -142,8 +144,8 @@ def affine_grid(shape: torch.Size, parameters: Tensor, cfg: config.Model) -> Ten
 def projective_grid(shape: torch.Size, parameters: Tensor, cfg: config.Model) -> Tensor:
     points = start(*shape[2:], corners=cfg.legacy)
     homogeneous = torch.cat([points, torch.ones(len(points), 1)], dim=1)
-    moved = torch.einsum("bij,pj->bpi", torch.eye(3) + parameters.view(-1, 3, 3), homogeneous)
-    return (moved[..., :2] / moved[..., 2:]).view(-1, *shape[2:], 2)
+    mapped = torch.einsum("bij,pj->bpi", torch.eye(3) + parameters.view(-1, 3, 3), homogeneous)
+    return (mapped[..., :2] / mapped[..., 2:]).view(-1, *shape[2:], 2)
 
 
 def tps_grid(shape: torch.Size, parameters: Tensor, cfg: config.Model) -> Tensor:
@@ -157,7 +159,7 @@ def tps_grid(shape: torch.Size, parameters: Tensor, cfg: config.Model) -> Tensor
 def spline(
     h: int, w: int, size: int, legacy: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Control points (n, 2), the system (n + 3, n + 3) of their weights, its row for each pixel."""
+    """Control points (n, 2), the system (n + 3, n + 3) of their weights, its rows per pixel."""
     lattice = start(size, size, corners=True)
 
     def rows(points: Tensor) -> Tensor:
@@ -175,7 +177,7 @@ def spline(
 
 
 def start(h: int, w: int, corners: bool) -> Tensor:
-    """Where the identity reads each pixel (hw, 2); corners: the authors' grid, stretched to +-1."""
+    """Sampling points (hw, 2) of the identity; corners: the authors' grid, stretched to +-1."""
     return F.affine_grid(torch.eye(2, 3)[None], [1, 1, h, w], align_corners=corners).view(-1, 2)
 
 

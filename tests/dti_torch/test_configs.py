@@ -1,4 +1,4 @@
-"""The experiments of the paper have the values of its authors, whatever our defaults become."""
+"""The paper's experiments keep the authors' values when our defaults change."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def values(name):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_config_has_the_values_of_the_paper(name):
+def test_config_has_the_values_of_the_paper(name):
     row = dict(zip(COLUMNS, ROWS[name], strict=True))
     typed = {
         "model.transformations": ("identity", *row.pop("model.transformations").split(",")),
@@ -69,5 +69,5 @@ def test_a_config_has_the_values_of_the_paper(name):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_config_names_a_data_set_that_there_is(name):
+def test_config_names_a_known_dataset(name):
     assert values(name)["dataset.name"] in datasets.NAMES

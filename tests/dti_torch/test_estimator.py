@@ -1,4 +1,4 @@
-"""DTIKMeans and DTIGMM by scikit-learn's conventions, on a few handwritten digits."""
+"""DTIKMeans and DTIGMM follow scikit-learn's conventions; on a few handwritten digits."""
 
 import copy
 import inspect
@@ -43,23 +43,23 @@ def quick(kind, n_clusters=3, **options):
     return kind(n_clusters, **{"n_epochs": 2, "batch_size": 32, "random_state": 0} | options)
 
 
-def same(a, b):
+def assert_same_fit(a, b):
     np.testing.assert_array_equal(a.labels_, b.labels_)
     np.testing.assert_array_equal(a.cluster_centers_, b.cluster_centers_)
     assert a.loss_ == b.loss_
 
 
-# ---- what a fit gives
+# ---- results of fit
 
 
-def test_three_digits_are_told_apart(fitted, digits):
+def test_fit_separates_three_digits(fitted, digits):
     images, labels = digits
     assert metrics.clustering_accuracy(labels, fitted.labels_) > 0.95
     assert fitted.labels_.shape == (150,) and fitted.cluster_centers_.shape == (3, 8, 8)
     assert fitted.n_iter_ == 30 * 3  # batches of 64, 64 and 22
 
 
-def test_labels_are_the_prediction_and_the_nearest_of_the_distances(fitted, digits):
+def test_labels_equal_predict_and_nearest_of_transform(fitted, digits):
     images, _ = digits
     distances = fitted.transform(images)
     assert distances.shape == (150, 3)
@@ -67,49 +67,49 @@ def test_labels_are_the_prediction_and_the_nearest_of_the_distances(fitted, digi
     np.testing.assert_array_equal(fitted.labels_, fitted.predict(images))
 
 
-def test_a_score_is_the_negative_loss_and_better_where_it_learned(fitted, digits):
+def test_score_is_the_negative_loss_and_higher_on_training_images(fitted, digits):
     images, _ = digits
     assert fitted.score(images) == -fitted.loss_
     assert fitted.score(images) > fitted.score(images[:, ::-1])
 
 
-def test_the_loss_of_k_means_is_the_mean_distance_to_the_nearest(digits):
+def test_kmeans_loss_is_the_mean_distance_to_the_nearest(digits):
     model = quick(DTIKMeans).fit(digits[0])
     assert model.loss_ == pytest.approx(model.transform(digits[0]).min(1).mean())
     assert 0 < model.loss_ < 0.2
 
 
-def test_the_posterior_has_the_mixing_weights(digits):
+def test_predict_proba_includes_the_mixing_weights(digits):
     images, _ = digits
     model = quick(DTIGMM).fit(images)
     posterior, distances = model.predict_proba(images), model.transform(images).astype(float)
     np.testing.assert_allclose(posterior.sum(1), 1)
     np.testing.assert_array_equal(posterior.argmax(1), model.predict(images))
-    # exp(-distance) is weight times likelihood, and the loss -log of its sum
+    # exp(-distance) is weight times likelihood, the loss -log of its sum
     joint = np.exp(-distances)
     np.testing.assert_allclose(posterior, joint / joint.sum(1, keepdims=True))
     assert model.loss_ == pytest.approx(-np.log(joint.sum(1)).mean())
 
 
-def test_without_transformations_a_distance_is_that_of_the_pixels(digits):
+def test_identity_only_transform_is_the_pixel_distance(digits):
     images, _ = digits
     model = quick(DTIKMeans, transformations=["identity"]).fit(images)
     squared = np.square(images[:, None] - model.cluster_centers_).mean((2, 3))
     np.testing.assert_allclose(model.transform(images), squared, rtol=1e-4)  # float32
 
 
-# ---- images of all kinds
+# ---- kinds of images
 
 
 @both
-def test_bytes_and_floats_of_the_same_images_give_the_same_fit(kind, digits):
+def test_uint8_and_float_images_give_the_same_fit(kind, digits):
     bytes_ = np.rint(digits[0] * 255).astype(np.uint8)
     floats = bytes_.astype(np.float32) / 255
-    same(quick(kind).fit(bytes_), quick(kind).fit(floats))
+    assert_same_fit(quick(kind).fit(bytes_), quick(kind).fit(floats))
 
 
-def test_floats_are_not_rounded_to_bytes():
-    # all of them within a third of a byte's step
+def test_float_images_are_not_quantized():
+    # all within a third of a uint8 step
     images = np.random.default_rng(0).uniform(0.5, 0.5 + 1 / 765, (40, 6, 6))
     model = quick(DTIKMeans, transformations=["identity"]).fit(images)
     assert 0 < model.loss_ < (1 / 765) ** 2
@@ -117,23 +117,23 @@ def test_floats_are_not_rounded_to_bytes():
 
 
 @pytest.mark.parametrize("shape", [(20, 7, 9), (20, 7, 9, 1), (20, 7, 9, 3), (20, 30, 16, 3)])
-def test_images_of_any_shape_give_centers_of_that_shape(shape):
+def test_cluster_centers_have_the_shape_of_the_images(shape):
     images = np.random.default_rng(0).random(shape)
     model = quick(DTIKMeans, transformations=("identity", "color", "projective")).fit(images)
     assert model.cluster_centers_.shape == (3, *shape[1:])
     assert model.predict(images[:1]).shape == (1,)
 
 
-def test_images_may_be_read_only_and_in_any_order(digits):
-    turned = digits[0][::-1, :, ::-1]
-    turned.flags.writeable = False
-    same(quick(DTIKMeans).fit(turned), quick(DTIKMeans).fit(turned.copy()))
+def test_images_may_be_read_only_and_in_any_memory_order(digits):
+    flipped = digits[0][::-1, :, ::-1]
+    flipped.flags.writeable = False
+    assert_same_fit(quick(DTIKMeans).fit(flipped), quick(DTIKMeans).fit(flipped.copy()))
     as_bytes = np.asfortranarray(np.rint(digits[0] * 255).astype(np.uint8))
     as_bytes.flags.writeable = False
     quick(DTIKMeans).fit(as_bytes).predict(as_bytes)
 
 
-def test_a_fit_neither_changes_nor_keeps_the_images(digits):
+def test_fit_neither_changes_nor_keeps_the_images(digits):
     images = np.rint(digits[0] * 255).astype(np.uint8)
     before = images.copy()
     model = quick(DTIKMeans).fit(images)
@@ -146,7 +146,7 @@ def test_a_fit_neither_changes_nor_keeps_the_images(digits):
 
 @both
 @pytest.mark.parametrize("n_clusters", [1, 3])
-def test_equal_images_give_finite_results(kind, n_clusters):
+def test_identical_images_give_finite_results(kind, n_clusters):
     images = np.full((10, 8, 8), 0.25)
     model = quick(kind, n_clusters).fit(images)
     assert np.isfinite(model.transform(images)).all() and np.isfinite(model.loss_)
@@ -154,27 +154,26 @@ def test_equal_images_give_finite_results(kind, n_clusters):
 
 
 @both
-def test_one_cluster_and_fewer_images_than_a_batch_are_enough(kind, digits):
+def test_one_cluster_and_less_than_one_batch_suffice(kind, digits):
     model = quick(kind, 1, batch_size=1000).fit(digits[0][:5])
     assert model.labels_.tolist() == [0] * 5
-    assert quick(kind, 2, batch_size=4).fit(digits[0][:5]).labels_.shape == (
-        5,
-    )  # a last batch of one
+    model = quick(kind, 2, batch_size=4).fit(digits[0][:5])  # a last batch of one
+    assert model.labels_.shape == (5,)
 
 
-# ---- chance
+# ---- randomness
 
 
 @both
-def test_the_same_random_state_gives_the_same_fit(kind, digits):
+def test_same_random_state_gives_the_same_fit(kind, digits):
     model = quick(kind, init="kmeans").fit(digits[0])
-    same(model, clone(model).fit(digits[0]))
+    assert_same_fit(model, clone(model).fit(digits[0]))
     state = np.random.RandomState(3)
     a, b = (quick(kind, random_state=state).fit(digits[0]) for _ in range(2))
     assert (a.cluster_centers_ != b.cluster_centers_).any()
 
 
-def test_chance_elsewhere_changes_no_fit_and_a_fit_changes_no_chance_elsewhere(digits):
+def test_fit_is_independent_of_global_random_state(digits):
     torch.manual_seed(1)
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1]
@@ -182,25 +181,25 @@ def test_chance_elsewhere_changes_no_fit_and_a_fit_changes_no_chance_elsewhere(d
     assert torch.equal(torch.get_rng_state(), before[0])
     np.testing.assert_array_equal(np.random.get_state()[1], before[1])
     torch.manual_seed(2)
-    same(model, quick(DTIKMeans).fit(digits[0]))
+    assert_same_fit(model, quick(DTIKMeans).fit(digits[0]))
 
 
-def test_a_second_fit_forgets_the_first(digits):
+def test_second_fit_starts_from_scratch(digits):
     images, _ = digits
     model = quick(DTIKMeans).fit(1 - images[:30])
-    same(model.fit(images), quick(DTIKMeans).fit(images))
+    assert_same_fit(model.fit(images), quick(DTIKMeans).fit(images))
 
 
 def test_n_init_keeps_the_lowest_loss(digits):
     images, _ = digits
     kept = quick(DTIKMeans, n_init=3).fit(images)
     seeds = np.random.RandomState(0)
-    alone = [quick(DTIKMeans, random_state=seeds).fit(images) for _ in range(3)]
-    same(kept, min(alone, key=lambda model: model.loss_))
-    assert len({model.loss_ for model in alone}) == 3
+    models = [quick(DTIKMeans, random_state=seeds).fit(images) for _ in range(3)]
+    assert_same_fit(kept, min(models, key=lambda model: model.loss_))
+    assert len({model.loss_ for model in models}) == 3
 
 
-# ---- what is refused
+# ---- invalid input
 
 
 @pytest.mark.parametrize(
@@ -223,7 +222,7 @@ def test_n_init_keeps_the_lowest_loss(digits):
     ],
     ids=lambda value: value if isinstance(value, str) else str(value.shape),
 )
-def test_what_is_no_set_of_images_is_refused(images, reason):
+def test_invalid_images_are_an_error(images, reason):
     with pytest.raises(ValueError, match=reason) as error:
         quick(DTIKMeans).fit(images)
     assert "\n" not in str(error.value)
@@ -232,7 +231,7 @@ def test_what_is_no_set_of_images_is_refused(images, reason):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"n_clusters": 0}, "n_clusters is 0: expected a whole number above 0"),
+        ({"n_clusters": 0}, "n_clusters is 0: expected an integer above 0"),
         ({"n_clusters": -1}, "n_clusters is -1"),
         ({"n_clusters": 2.5}, "n_clusters is 2.5"),
         ({"n_init": 0}, "n_init is 0"),
@@ -242,9 +241,9 @@ def test_what_is_no_set_of_images_is_refused(images, reason):
         ({"lr": -1}, "lr is -1: expected a number above 0"),
         ({"lr": np.nan}, "lr is nan: expected a number above 0"),
         ({"lr": 1e30}, "lower"),
-        ({"init": "random"}, "init 'random' is not known: expected one of sample, kmeans"),
-        ({"encoder": "resnet19"}, "encoder 'resnet19' is not known: expected one of strided"),
-        ({"transformations": ["rotate"]}, "transformations 'rotate' is not known"),
+        ({"init": "k-means++"}, r"init 'k-means\+\+' is unknown: expected one of sample, kmeans"),
+        ({"encoder": "resnet19"}, "encoder 'resnet19' is unknown: expected one of strided"),
+        ({"transformations": ["rotate"]}, "transformations 'rotate' is unknown"),
         ({"transformations": []}, r"transformations is \[\]: expected one or more"),
         ({"curriculum": [0.5]}, "curriculum is .*: expected 2"),
         ({"random_state": "x"}, "cannot be used to seed"),
@@ -252,7 +251,7 @@ def test_what_is_no_set_of_images_is_refused(images, reason):
     ids=lambda value: value if isinstance(value, str) else None,
 )
 @both
-def test_a_wrong_parameter_is_refused_by_name_in_fit(kind, digits, options, reason):
+def test_invalid_parameter_is_an_error_with_its_name(kind, digits, options, reason):
     model = kind(**{"n_clusters": 3, "n_epochs": 3} | options)
     with pytest.raises(ValueError, match=reason) as error:
         model.fit(digits[0])
@@ -261,12 +260,12 @@ def test_a_wrong_parameter_is_refused_by_name_in_fit(kind, digits, options, reas
         model.predict(digits[0])
 
 
-def test_one_image_is_refused(digits):
+def test_one_image_is_an_error(digits):
     with pytest.raises(ValueError, match="only 1 image"):
         quick(DTIKMeans, 1).fit(digits[0][:1])
 
 
-def test_images_of_another_shape_than_in_fit_are_refused(fitted):
+def test_images_of_another_shape_than_in_fit_are_an_error(fitted):
     with pytest.raises(ValueError, match=r"shape \(9, 8\): expected \(8, 8\), as in fit"):
         fitted.predict(np.zeros((2, 9, 8)))
     with pytest.raises(ValueError, match=r"shape \(8, 8, 1\): expected \(8, 8\), as in fit"):
@@ -287,26 +286,26 @@ def test_images_of_another_shape_than_in_fit_are_refused(fitted):
         check_mixin_order,
     ],
 )
-def test_scikit_learns_own_checks_that_need_no_fit(kind, check):
+def test_scikit_learn_checks_pass(kind, check):
     check(kind.__name__, kind())
 
 
 @both
-def test_all_parameters_have_defaults_and_are_only_stored(kind):
+def test_parameters_have_defaults_and_are_stored_unchanged(kind):
     check_parameters_default_constructible(kind.__name__, kind())
     marks = {name: object() for name in inspect.signature(kind).parameters}
     assert vars(kind(**marks)) == marks
 
 
 @both
-def test_scikit_learn_takes_it_for_a_clusterer(kind):
+def test_estimator_is_a_clusterer(kind):
     assert is_clusterer(kind())
     assert all(issubclass(kind, each) for each in (TransformerMixin, ClusterMixin, BaseEstimator))
 
 
 @both
 @pytest.mark.parametrize("method", ["predict", "transform", "score"])
-def test_before_a_fit_everything_says_so(kind, method, digits):
+def test_unfitted_estimator_raises_not_fitted_error(kind, method, digits):
     with pytest.raises(NotFittedError):
         getattr(kind(), method)(digits[0])
     with pytest.raises(NotFittedError):
@@ -314,7 +313,7 @@ def test_before_a_fit_everything_says_so(kind, method, digits):
 
 
 @both
-def test_fit_returns_itself_and_changes_no_parameter(kind, digits):
+def test_fit_returns_self_and_changes_no_parameter(kind, digits):
     model = quick(kind)
     before = model.get_params()
     assert model.fit(digits[0], y=digits[1]) is model
@@ -328,24 +327,24 @@ def test_fit_returns_itself_and_changes_no_parameter(kind, digits):
     }
 
 
-def test_fit_predict_and_fit_transform_are_fit_and_the_rest(digits):
+def test_fit_predict_and_fit_transform_match_separate_calls(digits):
     images, _ = digits
     model = quick(DTIKMeans).fit(images)
     np.testing.assert_array_equal(quick(DTIKMeans).fit_predict(images), model.labels_)
     np.testing.assert_array_equal(quick(DTIKMeans).fit_transform(images), model.transform(images))
 
 
-def test_a_copied_fit_predicts_the_same(fitted, digits):
-    again = copy.deepcopy(fitted)
-    np.testing.assert_array_equal(again.transform(digits[0]), fitted.transform(digits[0]))
+def test_copied_estimator_gives_the_same_distances(fitted, digits):
+    copied = copy.deepcopy(fitted)
+    np.testing.assert_array_equal(copied.transform(digits[0]), fitted.transform(digits[0]))
 
 
-def test_it_is_the_last_step_of_a_pipeline(digits):
+def test_estimator_works_in_a_pipeline(digits):
     pipeline = make_pipeline(None, quick(DTIKMeans)).set_params(dtikmeans__n_clusters=2)
     assert set(pipeline.fit_predict(digits[0])) <= {0, 1}
 
 
-def test_by_default_small_sets_are_trained_longer():
-    # 1500 steps: 100 images are 2 batches an epoch, 100,000 are 1563
+def test_default_n_epochs_is_larger_for_few_images():
+    # 1500 steps: 100 images are 2 batches per epoch, 100,000 are 1563
     assert DTIKMeans()._config(0, 100).training.n_epochs == 750
     assert DTIKMeans()._config(0, 100_000).training.n_epochs == 15

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from common import UserError
+from common.pytorch import checkpoint
 from dti_torch import config, loss, model
 from tests.dti_torch.oracle import Oracle
 
@@ -29,7 +29,7 @@ def double():
 
 
 def trained(cfg, shape=(1, 9, 12), n_active=None):
-    """A model whose transformations are not the identity any more."""
+    """A model whose transformations are no longer the identity."""
     net = model.build(cfg, torch.rand(cfg.n_prototypes, *shape))
     net.n_active = n_active or len(cfg.transformations)
     for regressors in net.regressors.values():
@@ -42,7 +42,7 @@ def small(**options):
     return config.Model(**{"n_prototypes": 4, "encoder": "strided", "kernel_size": 3} | options)
 
 
-def assert_equals_oracle(net, cfg, images):
+def assert_matches_oracle(net, cfg, images):
     oracle = Oracle(cfg, net.prototypes.detach())
     oracle.copy_from(net)
     ours, _ = net.loss(images)
@@ -70,26 +70,26 @@ def assert_equals_oracle(net, cfg, images):
     ids=str,
 )
 @pytest.mark.parametrize("name", ["dtikmeans", "dtigmm"])
-def test_loss_and_gradients_are_those_of_the_dense_version(name, options, shape, double):
+def test_loss_and_gradients_match_the_oracle(name, options, shape, double):
     cfg = small(name=name, **options)
     net = trained(cfg, shape)
     net.min_responsibility = 0.0
-    assert_equals_oracle(net, cfg, torch.rand(8, *shape))
+    assert_matches_oracle(net, cfg, torch.rand(8, *shape))
 
 
 @pytest.mark.parametrize("n_active", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["dtikmeans", "dtigmm"])
-def test_each_stage_of_the_curriculum_is_the_dense_version(name, n_active, double):
+def test_each_curriculum_stage_matches_the_oracle(name, n_active, double):
     cfg = small(name=name, transformations=("identity", "affine", "morpho", "tps"))
     net = trained(cfg, n_active=n_active)
     net.min_responsibility = 0.0
-    assert_equals_oracle(net, cfg, torch.rand(8, 1, 9, 12))
+    assert_matches_oracle(net, cfg, torch.rand(8, 1, 9, 12))
 
 
-def test_what_is_not_active_has_no_gradient_and_a_loser_a_gradient_of_zero():
+def test_inactive_parts_have_no_gradient_and_losers_a_zero_one():
     cfg = small(n_prototypes=6, transformations=("identity", "affine", "tps"))
     net = trained(cfg, n_active=2)
-    value, distances = net.loss(torch.rand(4, 1, 9, 12))  # two of six lose, or more
+    value, distances = net.loss(torch.rand(4, 1, 9, 12))  # at least two of six win nothing
     value.backward()
     losers = torch.bincount(distances.argmin(1), minlength=6) == 0
     assert all(p.grad is None for p in net.regressors["2"].parameters())
@@ -97,7 +97,7 @@ def test_what_is_not_active_has_no_gradient_and_a_loser_a_gradient_of_zero():
         assert not parameter.grad[losers].any() and parameter.grad[~losers].any()
 
 
-def test_the_encoder_rests_while_no_transformation_has_parameters():
+def test_encoder_does_not_run_without_parameters_to_predict():
     net = trained(small(), n_active=1)
     value, _ = net.loss(torch.rand(6, 1, 9, 12))
     value.backward()
@@ -105,12 +105,12 @@ def test_the_encoder_rests_while_no_transformation_has_parameters():
     assert all(b == 0 for name, b in net.encoder.named_buffers() if "num_batches" in name)
 
 
-def test_the_mixture_leaves_out_only_pairs_of_responsibility_below_a_millionth(double):
+def test_mixture_drops_only_negligible_responsibilities(double):
     cfg = small(name="dtigmm", n_prototypes=6)
     images = torch.rand(16, 1, 9, 12)
     net = trained(cfg).eval()
     net.sigmas.data.fill_(0.1)
-    found, _ = net.loss(images)
+    sparse, _ = net.loss(images)
     net.min_responsibility = 0.0
     dense, _ = net.loss(images)
     distances = net.all_distances(images, net.predict_parameters(images))
@@ -118,31 +118,31 @@ def test_the_mixture_leaves_out_only_pairs_of_responsibility_below_a_millionth(d
     is_dropped = gammas <= model.MIN_RESPONSIBILITY
     assert is_dropped.any() and (gammas[~is_dropped] < 0.5).any()
     dropped = (gammas * distances)[is_dropped].sum() / len(images)
-    torch.testing.assert_close(dense - found, dropped, **ROUNDING)
+    torch.testing.assert_close(dense - sparse, dropped, **ROUNDING)
     assert dropped < 6e-6 * distances.max()
 
 
 @pytest.mark.parametrize("name", ["dtikmeans", "dtigmm"])
-def test_one_prototype_at_a_time_gives_the_same_as_all_at_once(name, monkeypatch):
+def test_chunked_distances_equal_unchunked(name, monkeypatch):
     net, images = trained(small(name=name)).eval(), torch.rand(8, 1, 9, 12)
     parameters = net.predict_parameters(images)
     together = net.all_distances(images, parameters)
-    monkeypatch.setattr(model, "CHUNK", 1)
+    monkeypatch.setattr(model, "MAX_VALUES", 1)
     assert torch.equal(net.all_distances(images, parameters), together)
 
 
-def test_a_distance_is_the_error_of_the_moved_prototype():
+def test_distance_is_the_error_of_the_warped_prototype():
     net, images = trained(small(), (3, 9, 12)).eval(), torch.rand(5, 3, 9, 12)
-    distances, moved = net(images), net.moved(images)
-    assert moved.shape == (5, 4, 3, 9, 12)
-    expected = (images[:, None] - moved).square().mean((2, 3, 4))
+    distances, warped = net(images), net.warped_prototypes(images)
+    assert warped.shape == (5, 4, 3, 9, 12)
+    expected = (images[:, None] - warped).square().mean((2, 3, 4))
     torch.testing.assert_close(distances, expected)
-    found, of_loss = net.loss(images)
-    torch.testing.assert_close(of_loss, distances)
-    torch.testing.assert_close(found, distances.min(1).values.mean())
+    value, loss_distances = net.loss(images)
+    torch.testing.assert_close(loss_distances, distances)
+    torch.testing.assert_close(value, distances.min(1).values.mean())
 
 
-def test_a_distance_of_the_mixture_counts_the_mixing_weight():
+def test_mixture_distance_includes_the_mixing_weight():
     net, images = trained(small(name="dtigmm")).eval(), torch.rand(5, 1, 9, 12)
     before = net(images)
     net.mixing_logits.data[2] += 3
@@ -151,47 +151,47 @@ def test_a_distance_of_the_mixture_counts_the_mixing_weight():
     torch.testing.assert_close(before - after, (weights + torch.tensor(4.0).log()).expand(5, 4))
 
 
-def test_a_prototype_is_moved_to_the_image_and_the_image_back():
-    net, images = (
-        trained(small(transformations=("identity", "color"))).eval(),
-        torch.rand(5, 1, 9, 12),
-    )
+def test_align_inverts_warp_to_images():
+    net = trained(small(transformations=("identity", "color"))).eval()
+    images = torch.rand(5, 1, 9, 12)
     prototype = torch.tensor([3, 0, 0, 1, 2])
     parameters = net.predict_parameters(images)
-    moved = net.meet(prototype, parameters)
-    torch.testing.assert_close(moved, net.moved(images)[torch.arange(5), prototype])
+    warped = net.warp_to_images(prototype, parameters)
+    expected = net.warped_prototypes(images)[torch.arange(5), prototype]
+    torch.testing.assert_close(warped, expected)
     aligned = net.align(images, prototype, parameters)
     gain_and_bias = parameters[1][prototype, torch.arange(5)]
     gain, bias = gain_and_bias[:, :, None, None].chunk(2, dim=1)
     torch.testing.assert_close(aligned * (1 + gain) + bias, images)
 
 
-def test_a_spread_is_moved_but_not_coloured():
+def test_sigmas_ignore_color_and_morphology():
     net = trained(small(name="dtigmm", transformations=("color", "morpho")))
     parameters = net.predict_parameters(torch.rand(3, 1, 9, 12))
-    assert torch.equal(net.move_sigmas(net.sigmas[:, None], parameters), net.sigmas[:, None])
+    sigmas = net.sigmas[:, None]
+    assert torch.equal(net.transform_sigmas(sigmas, parameters), sigmas)
 
 
-def test_an_encoder_in_bfloat16_gives_a_finite_loss_close_to_float32():
+def test_bfloat16_encoder_gives_a_loss_close_to_float32():
     images = torch.rand(4, 1, 8, 8)
     net = trained(small(transformations=("identity", "affine")), (1, 8, 8))
     expected, _ = net.loss(images)
     net.encoder_dtype = torch.bfloat16
-    found, _ = net.loss(images)
-    found.backward()
-    assert found.item() == pytest.approx(expected.item(), rel=0.02)  # 8 bits of the features
+    value, _ = net.loss(images)
+    value.backward()
+    assert value.item() == pytest.approx(expected.item(), rel=0.02)  # 8 bits of the features
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_a_checkpoint_of_another_model_is_refused_with_the_difference(tmp_path):
+def test_loading_weights_of_another_model_names_the_difference(tmp_path):
     other = model.build(small(n_prototypes=5), torch.rand(5, 1, 9, 12))
-    save_file({k: v.contiguous() for k, v in other.state_dict().items()}, tmp_path / "weights")
+    checkpoint.write(tmp_path / "weights", other.state_dict())
     net = model.build(small(), torch.rand(4, 1, 9, 12))
     with pytest.raises(UserError, match=r"prototypes is \(5, 1, 9, 12\), the config expects \(4"):
-        model.load(net, tmp_path / "weights")
+        checkpoint.load_module(net, tmp_path / "weights")
 
 
-MEASURED = """
+PEAK_MEMORY = """
 import resource
 import torch
 from dti_torch import config, model
@@ -205,9 +205,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def test_forty_prototypes_of_128_pixels_in_colour_stay_below_three_gigabytes():
-    # moved to 64 images they are 40 x 64 x 3 x 128 x 128 floats, 500 MB, after each transformation
+def test_memory_of_40_color_prototypes_at_128_pixels_is_below_3_gb():
+    # transformed for 64 images: 40 x 64 x 3 x 128 x 128 floats, 500 MB, per transformation
     done = subprocess.run(
-        [sys.executable, "-c", MEASURED], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", PEAK_MEMORY], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert int(done.stdout) / 1024 < 3000

@@ -1,1 +1,1 @@
-"""DINO (Caron et al. 2021): a transformer that learns from itself, without labels."""
+"""DINO (Caron et al. 2021): self-distillation of a vision transformer, without labels."""

@@ -1,4 +1,4 @@
-"""Every knob of DINO; the shipped experiments are in configs/."""
+"""Options of DINO; the shipped experiments are in configs/."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,144 +10,140 @@ from common import require
 @dataclass(frozen=True)
 class Dataset:
     name: str = "digits"
-    """A name in data/sources.yml, or "folder" with `path`."""
+    """Name of a dataset in data/sources.yml, or folder."""
     path: str | None = None
-    """A folder of images, flat or with one sub-folder a class."""
+    """Folder of images, flat or with one sub-folder per class, for dataset.name folder."""
     split: str = ""
-    """"train", "test", ...; empty: the whole set."""
+    """Split to train on, as train or test. Empty: all images."""
     test_split: str = ""
-    """Held-out images that k-NN and the linear probe are asked about; empty: every fifth of
-    `split`."""
+    """Split of the queries of k-NN and linear probe. Empty: every fifth image of dataset.split."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of the datasets. null: the environment's DATA_ROOT, else data/."""
     size: int | None = None
-    """Pixels, square, of the images that crops are cut from."""
+    """Side in pixels to which images are resized before they are cropped. null: their own size."""
     n_images: int | None = None
-    """So many, spread evenly over the set."""
+    """Number of images to use, evenly spread over the dataset. null: all."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Fraction of unreadable files up to which they are skipped; above it the run is refused."""
 
     def __post_init__(self) -> None:
         for name in ("size", "n_images"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
+        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
 
 
 @dataclass(frozen=True)
 class Model:
     name: Literal["dino"] = "dino"
-    """"""
+    """Model to train: wnet, segmenter or dino."""
     backbone: str | None = None
-    """A vision transformer of timm; null: vit_small_patch16_224.dino if pretrained, else the
-    sizes."""
+    """Transformer of timm. null: vit_small_patch16_224.dino if pretrained, else the sizes below."""
     patch_size: int = 16
-    """Pixels, square."""
+    """Side of a square patch in pixels."""
     width: int = 384
-    """Of a token."""
+    """Dimensions of a token."""
     depth: int = 12
-    """Blocks."""
+    """Number of transformer blocks."""
     n_heads: int | None = None
-    """Null: width / 64, as all published ones have."""
+    """Number of attention heads. null: width / 64, as in published models."""
     stem: bool = False
-    """Convolutions of 3 x 3 see a patch, of our own sizes; paper: one of its size."""
+    """Embed patches by 3 x 3 convolutions instead of one of the patch's size, as in the paper."""
     drop_path: float = 0.1
-    """Share of the student's last block's steps that are left out."""
+    """Stochastic depth rate of the student's last block; it rises linearly from 0."""
     hidden: int = 2048
-    """Of the head's two hidden layers."""
+    """Dimensions of the two hidden layers of the projection head."""
     bottleneck: int = 256
-    """Of what is normalised before the last layer."""
+    """Dimensions of the normalized layer before the last one of the projection head."""
     n_outputs: int = 65536
-    """Dimensions of the distributions."""
+    """Dimensions of the output distributions, the paper's K."""
     norm_last_layer: bool = True
-    """The rows of the last layer keep length 1."""
+    """Keep the weights of the last layer at length 1."""
     pretrained: bool = False
     """Start from timm's weights of the backbone."""
     weights: str | None = None
-    """Start from this .safetensors or .pth file, as of the authors."""
+    """A .safetensors or .pth file of encoder weights to start from. null: none."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "width", "depth", "hidden", "bottleneck"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        require(
-            self.n_heads is None or self.n_heads >= 1, "model.n_heads", self.n_heads, "1 or more"
-        )
+        for name in ("patch_size", "width", "depth", "hidden", "bottleneck", "n_heads"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"model.{name}", value, "1 or more")
         require(self.n_outputs >= 2, "model.n_outputs", self.n_outputs, "2 or more")
-        named = bool(self.backbone or self.pretrained)
-        require(not (self.stem and named), "model.stem", True, "false for a backbone of timm")
-        share = self.drop_path
-        require(0 <= share < 1, "model.drop_path", share, "0 or more, below 1")
+        is_named = bool(self.backbone or self.pretrained)
+        require(not (self.stem and is_named), "model.stem", True, "false for a backbone of timm")
+        rate = self.drop_path
+        require(0 <= rate < 1, "model.drop_path", rate, "0 or more, below 1")
 
 
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Seed of weights, crops and drop path."""
     lr: float = 5e-4
-    """The highest; paper: 5e-4 * batch_size / 256."""
+    """Highest learning rate; paper: 5e-4 * batch_size / 256."""
     final_lr: float = 1e-6
-    """At the end of the cosine."""
+    """Learning rate at the end of the cosine decay."""
     warmup: float = 0.1
-    """Share of the steps in which the rate rises; paper: 10 of 100 epochs."""
+    """Fraction of the steps during which the learning rate rises; paper: 10 of 100 epochs."""
     weight_decay: float = 0.04
-    """Of all but biases and norms; rises along a cosine to."""
+    """Weight decay at the start, of all parameters but biases and norms."""
     final_weight_decay: float = 0.4
-    """"""
+    """Weight decay at the end; it rises along a cosine."""
     koleo: float = 0.0
-    """Weight of spreading the features evenly (Sablayrolles et al. 2019)."""
+    """Weight of the KoLeo loss, which spreads features evenly. 0: none, as in the paper."""
     clip: float | None = 3.0
-    """Largest norm of the gradient of each parameter."""
+    """Largest gradient norm of each parameter. null: no clipping."""
     batch_size: int = 64
-    """"""
+    """Images per batch."""
     n_epochs: int = 100
-    """0: the weights as they are given."""
+    """Number of epochs. 0: keep the initial weights, to evaluate them."""
     momentum: float = 0.996
-    """Of the teacher; rises along a cosine to 1."""
+    """Momentum of the teacher's moving average at the start; it rises to 1 along a cosine."""
     temperature: float = 0.1
-    """Of the student."""
+    """Softmax temperature of the student."""
     teacher_temperature: float = 0.04
-    """Rises to the next in `teacher_warmup`."""
+    """Softmax temperature of the teacher at the start."""
     final_teacher_temperature: float = 0.04
-    """"""
+    """Softmax temperature of the teacher after training.teacher_warmup."""
     teacher_warmup: float = 0.3
-    """Share of the steps."""
-    centre_momentum: float = 0.9
-    """"""
+    """Fraction of the steps during which the teacher's temperature changes linearly."""
+    center_momentum: float = 0.9
+    """Momentum of the moving average that centers the teacher's outputs."""
     freeze_last: float = 1.0
-    """Epochs in which the last layer stays."""
+    """Number of epochs during which the last layer is not trained."""
     large: int = 224
-    """Pixels, square, of the two crops that the teacher sees."""
+    """Side in pixels of the two global crops, which teacher and student see."""
     small: int = 96
-    """Of those for the student alone."""
+    """Side in pixels of the local crops, which only the student sees."""
     n_small: int = 8
-    """"""
+    """Number of local crops per image."""
     large_scale: tuple[float, float] = (0.4, 1.0)
-    """Share of the image's area."""
+    """Range of the area of a global crop, as a fraction of the image."""
     small_scale: tuple[float, float] = (0.05, 0.4)
-    """"""
+    """Range of the area of a local crop, as a fraction of the image."""
     flip: bool = True
-    """Mirror images; false where left and right differ, as in digits."""
-    colour: float = 1.0
-    """Strength of the changes of colour; 0: none, nor gray, nor solarised."""
+    """Mirror half of the crops; false if left and right differ, as for digits."""
+    color: float = 1.0
+    """Strength of color jitter. 0: no jitter, no grayscale and no solarization."""
     blur: float = 1.0
-    """Strength of the blur; 0: none."""
+    """Strength of Gaussian blur. 0: none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"""
+    """Floating-point type of the network; auto: bfloat16 if the hardware supports it."""
     save_model: bool = False
-    """Also the teacher's weights alone, as RUN/model.safetensors."""
+    """Also write the teacher's weights as RUN/model.safetensors, which timm loads."""
     save_logs: bool = False
-    """Also the curves, as RUN/images/losses.png."""
+    """Also write the curves as RUN/images/losses.png."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine that shows the curves live. null: none."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
         for name in ("batch_size", "large", "small"):
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
         for name in ("n_epochs", "n_small", "final_lr", "weight_decay", "final_weight_decay",
-                     "koleo", "freeze_last", "colour", "blur"):  # fmt: skip
+                     "koleo", "freeze_last", "color", "blur"):  # fmt: skip
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
-        for name in ("momentum", "centre_momentum", "warmup", "teacher_warmup"):
+        for name in ("momentum", "center_momentum", "warmup", "teacher_warmup"):
             value = getattr(self, name)
             require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
         for name in ("temperature", "teacher_temperature", "final_teacher_temperature"):

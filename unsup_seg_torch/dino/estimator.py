@@ -1,4 +1,4 @@
-"""DINO in the manner of scikit-learn."""
+"""DINO as a scikit-learn estimator."""
 
 import os
 from collections.abc import Sequence
@@ -9,19 +9,19 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from common import UserError, images
-from unsup_seg_torch import estimator, looks, train
-from unsup_seg_torch.dino import config, data, model
-from unsup_seg_torch.dino import train as training
+from common.pytorch.device import select_device
+from unsup_seg_torch.dino import config, data, model, train
+from unsup_seg_torch.vit import visualize
 
 
 class DINOFeatures(TransformerMixin, BaseEstimator):
-    """Learns features of images without labels, and finds their objects (Caron et al. 2021).
+    """Learns features of images without labels, and segments their objects (Caron et al. 2021).
 
-    X is a folder of images, or a picture (h, w, 3) or a list of them, uint8 or floats in [0, 1].
-    With n_epochs 0 the given weights are used as they are. The parameters are those of
-    `dino/config.py`; crops are cut from images of `size` pixels. Wrong values raise ValueError.
+    X is a folder of images, or an image (h, w, 3) or a list of them, uint8 or floats in [0, 1].
+    With n_epochs 0 the initial weights are kept. For the parameters see `dino/config.py`; training
+    images are resized to `size` pixels. Invalid values raise ValueError.
 
-    After `fit`: history_ with losses, entropies and information of the steps.
+    Attributes after `fit`: history_, losses, entropies and information by step.
     """
 
     def __init__(
@@ -76,51 +76,52 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
         cfg = self._config()
         try:
             if isinstance(X, str | os.PathLike):
-                named = config.Dataset(name="folder", path=os.fspath(X), size=self.size)
-                pixels = data.load(named).images
+                folder = config.Dataset(name="folder", path=os.fspath(X), size=self.size)
+                pixels = data.load(folder).images
             else:
                 pixels = np.stack(
-                    [images.resize(each, self.size) for each in estimator.as_pictures(X)]
+                    [images.resize(image, self.size) for image in images.as_image_list(X)]
                 )
             if len(pixels) < 2 and self.n_epochs:
-                raise ValueError(f"X has only {len(pixels)} image: DINO needs two")
-            state = training.begin(cfg, train.device())
-            model.start_weights(cfg.model, state.net)
+                raise ValueError(f"X has {len(pixels)} image: DINO needs at least two")
+            state = train.initial_state(cfg, select_device())
+            model.load_start_weights(cfg.model, state.net)
             self.history_ = []
             for _ in range(cfg.training.n_epochs):
-                steps = training.train_epoch(cfg, state, pixels)
+                steps = train.train_epoch(cfg, state, pixels)
                 self.history_ += [values for values in steps if values]
         except UserError as error:
             raise ValueError(str(error)) from None
-        self._net = state.net.eval()
+        self._encoder = state.net.eval().teacher.encoder
         return self
 
     def transform(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
-        """The class token's features of each picture, seen as large as it is: (n, d)."""
+        """The class token's features of each image at full size: (n, d)."""
         check_is_fitted(self, "history_")
-        encoder = self._net.teacher.encoder
-        pictures = estimator.as_pictures(X)
-        found = [self._net(looks.tensor(encoder, each)).detach().cpu().numpy() for each in pictures]
-        return np.concatenate(found)
+        return np.stack(
+            [visualize.class_token(self._encoder, image) for image in images.as_image_list(X)]
+        )
 
     def attention(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """Where each head's class token looks: (heads, h, w), or a list of them."""
+        """Attention maps of the class token, per head: (heads, h, w), or a list of them."""
         check_is_fitted(self, "history_")
-        encoder = self._net.teacher.encoder
-        found = [looks.attend(encoder, each, None)[1] for each in estimator.as_pictures(X)]
-        return found[0] if estimator.is_one(X) else found
+        maps = [
+            visualize.attend(self._encoder, image, None)[1] for image in images.as_image_list(X)
+        ]
+        return maps[0] if images.is_single_image(X) else maps
 
     def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """n_segments segments of each picture by a normalised cut: (h, w) int64, or a list.
+        """n_segments segments of each image by a normalized cut: (h, w) int64, or a list of them.
 
-        Two of them: 1 is the object, 0 what is around it.
+        With two segments 1 is the object and 0 the background.
         """
         check_is_fitted(self, "history_")
-        found = []
-        for each in estimator.as_pictures(X):
-            mask, _, scales = looks.cut(self._net.teacher.encoder, each, self.n_segments)
-            found.append((mask if self.n_segments == 2 else scales[-1]).astype(np.int64))
-        return found[0] if estimator.is_one(X) else found
+        label_maps = []
+        for image in images.as_image_list(X):
+            mask, _, scales = visualize.cut(self._encoder, image, self.n_segments)
+            labels = mask if self.n_segments == 2 else scales[-1]
+            label_maps.append(labels.astype(np.int64))
+        return label_maps[0] if images.is_single_image(X) else label_maps
 
     def _config(self) -> config.Config:
         if self.n_segments < 2:

@@ -1,4 +1,4 @@
-"""DINO's student and teacher: the same transformer and head, the second a mean of the first."""
+"""DINO's student and teacher: one architecture, the teacher a moving average of the student."""
 
 import copy
 from pathlib import Path
@@ -8,17 +8,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from unsup_seg_torch import encoders
 from unsup_seg_torch.dino import config
-from unsup_seg_torch.encoders import Encoder
+from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit.encoder import Encoder
 
-PRETRAINED = "vit_small_patch16_224.dino"  # the backbone where only `pretrained` is asked for
+PRETRAINED = "vit_small_patch16_224.dino"  # the default backbone if model.pretrained is true
 
 
 class Head(nn.Module):
-    """Features (b, d) -> outputs (b, k): three layers, length 1, a weight-normed one (appendix C).
+    """Features (b, d) -> outputs (b, k): MLP, L2 norm, weight-normalized layer (appendix C).
 
-    The last layer's rows have length 1 throughout with norm_last_layer, else a learned one.
+    With norm_last_layer the rows of the last layer have length 1, else a learned length.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """An encoder's class token, and the head's outputs (v, b, k) for it."""
+    """An encoder, and a head on its class token."""
 
     def __init__(self, encoder: Encoder, head: Head):
         super().__init__()
@@ -58,18 +58,19 @@ class Network(nn.Module):
         self.head = head
 
     def forward(self, views: list[Tensor]) -> Tensor:
+        """Views of several sizes, each (b, 3, s, s) -> outputs (v, b, k)"""
         return self.head(self.features(views))
 
     def features(self, views: list[Tensor]) -> Tensor:
-        """Views of several sizes, each (b, 3, s, s) -> (v, b, d); equal sizes go at once."""
+        """Views of several sizes, each (b, 3, s, s) -> class tokens (v, b, d)"""
         sizes = dict.fromkeys(view.shape for view in views)
         groups = [[view for view in views if view.shape == size] for size in sizes]
-        found = [self.encoder(torch.cat(group))[:, 0] for group in groups]
-        return torch.cat(found).unflatten(0, (len(views), -1))
+        tokens = [self.encoder(torch.cat(group))[:, 0] for group in groups]
+        return torch.cat(tokens).unflatten(0, (len(views), -1))
 
 
 class DINO(nn.Module):
-    """Student, teacher and centre; the teacher begins as the student and has no gradient."""
+    """Student, teacher and center; the teacher starts as a copy of the student."""
 
     def __init__(
         self,
@@ -85,23 +86,23 @@ class DINO(nn.Module):
         self.student = Network(encoder, head)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         for module in self.teacher.modules():
-            if hasattr(module, "drop_prob"):  # the teacher leaves nothing out
+            if hasattr(module, "drop_prob"):  # no drop path in the teacher
                 module.drop_prob = 0.0
-        self.register_buffer("centre", torch.zeros(n_outputs))
+        self.register_buffer("center", torch.zeros(n_outputs))
 
     @torch.no_grad()
-    def follow(self, momentum: float) -> None:
-        """Moves the teacher towards the student."""
+    def update_teacher(self, momentum: float) -> None:
+        """Exponential moving average of the student's weights."""
         pairs = [list(net.parameters()) for net in (self.teacher, self.student)]
         torch._foreach_lerp_(*pairs, 1 - momentum)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of the teacher: (b, 3, h, w) in [0, 1] -> (b, d), the class token's."""
+        """The teacher's class token: (b, 3, h, w) in [0, 1] -> (b, d)"""
         return self.teacher.encoder(images)[:, 0]
 
 
 def build(cfg: config.Model, size: int) -> DINO:
-    """With random weights, for crops of so many pixels; raises UserError for no such backbone."""
+    """With random weights, for crops of `size` pixels; raises UserError for an unknown backbone."""
     encoder = encoders.build(
         cfg.backbone or (PRETRAINED if cfg.pretrained else None),
         (size, size),
@@ -121,10 +122,10 @@ def build(cfg: config.Model, size: int) -> DINO:
     )
 
 
-def start_weights(cfg: config.Model, net: DINO) -> None:
-    """Fills both encoders with those that the config names; raises UserError where it cannot."""
+def load_start_weights(cfg: config.Model, net: DINO) -> None:
+    """Loads the weights that the config names into both encoders; raises UserError."""
     if cfg.weights:
         encoders.load(net.student.encoder, Path(cfg.weights))
     elif cfg.pretrained:
-        encoders.fetch(net.student.encoder)
-    net.follow(0)
+        encoders.load_pretrained(net.student.encoder)
+    net.update_teacher(0)

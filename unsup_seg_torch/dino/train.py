@@ -1,6 +1,5 @@
-"""The training of DINO: the student learns what the teacher says of other views of an image."""
+"""Training of DINO: the student matches the teacher's outputs on other views of an image."""
 
-import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -10,71 +9,84 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import malloc_tuning
+from common import curves, malloc_tuning
+from common.pytorch import checkpoint
+from common.pytorch.device import select_device
+from common.pytorch.metrics import RunningMetrics
+from common.pytorch.precision import autocast
+from common.pytorch.random import PRIME
 from common.run import Run
-from unsup_seg_torch import checkpoint, loop, precision
-from unsup_seg_torch.dino import config, data, loss, model, pictures
+from unsup_seg_torch.dino import config, data, figures, loss, model
+from unsup_seg_torch.vit.encoder import unfuse_attention
 
 log = logging.getLogger("unsup_seg_torch.dino.train")
 
-# What the teacher's outputs say of the images, as a share of ln k, below which it is a collapse,
-# once this share of the steps is done.
-COLLAPSED, AFTER = 0.002, 0.1
+STEPS_BETWEEN_LOGS = 10
+METRICS = ("loss", "entropy", "information")
+# Information in the teacher's outputs, as a fraction of ln k, below which they have collapsed, and
+# the fraction of the steps after which this is checked.
+MIN_INFORMATION, COLLAPSE_WARMUP = 0.002, 0.1
 
 
 @dataclass
 class State:
-    """All that a training is at one moment: what a checkpoint holds."""
+    """Training state saved in checkpoints."""
 
     net: model.DINO
     optimizers: dict[str, torch.optim.Optimizer]
-    sums: dict[str, Tensor]  # since they were last logged
+    metrics: RunningMetrics
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
     step: int = 0
-    has_warned: bool = False  # of a collapse; in no checkpoint
+    has_warned: bool = False  # of a collapse; not in checkpoints
 
     @property
     def device(self) -> torch.device:
-        return self.net.centre.device
+        return self.net.center.device
 
 
-def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
-    """From images to student and teacher in the run folder. Raises UserError."""
-    found = data.load(cfg.dataset)
-    data.check(cfg, found)
-    loop.note(run, found.checksum, device=str(device), n_images=len(found.paths))
-    state = begin(cfg, device)
-    if not loop.resume(run, state, state.net):
-        model.start_weights(cfg.model, state.net)
-        if cfg.training.n_epochs == 0:
+def train(cfg: config.Config, run: Run) -> None:
+    """Trains on the images of the config; the run folder gets both networks. Raises UserError."""
+    dataset = data.load(cfg.dataset)
+    data.check(dataset)
+    run.check_dataset(dataset.checksum)
+    state = initial_state(cfg, select_device())
+    n_images, n_epochs = len(dataset.paths), cfg.training.n_epochs
+    run.note(dataset_checksum=dataset.checksum, device=str(state.device), n_images=n_images)
+    resume(run, state)
+    if state.step == 0:
+        model.load_start_weights(cfg.model, state.net)
+        if n_epochs == 0:
             save(run, state)
-
-    def after(values: loop.Values | None) -> None:
-        if values:
-            watch(cfg, state, values, len(found.images))
-
-    steps = functools.partial(train_epoch, cfg, state, found.images)
-    loop.train(run, state, cfg.training.n_epochs, steps, save, after)
+    n_steps = data.n_batches(cfg.training, n_images) * n_epochs
+    for _ in run.epochs(state.epoch, n_epochs):
+        for metrics in train_epoch(cfg, state, dataset.images):
+            if metrics:
+                run.log("train", state.step, epoch=state.epoch, **metrics)
+                warn_on_collapse(cfg.training, state, metrics, n_steps)
+            if run.stopping:
+                save(run, state)
+                run.stop()
+        if state.epoch == n_epochs or run.is_checkpoint_due():
+            save(run, state)
     if cfg.training.save_model:
-        pictures.export(run, state.net.teacher.encoder)
-    if cfg.training.save_logs and cfg.training.n_epochs:
-        loop.write_curves(run, list(state.sums))
+        figures.export(run, state.net.teacher.encoder)
+    if cfg.training.save_logs and n_epochs:
+        curves.write_curves(run, METRICS)
 
 
-def begin(cfg: config.Config, device: torch.device) -> State:
+def initial_state(cfg: config.Config, device: torch.device) -> State:
     """The state before the first step, with random weights."""
     malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
     net = model.build(cfg.model, cfg.training.large).to(device)
-    precision.prepare(net, cfg.training.precision, device)
-    names = ("loss", "entropy", "information")
-    sums = {name: torch.zeros((), device=device) for name in names}
-    return State(net, {"student": optimizer(cfg.training, net.student)}, sums)
+    unfuse_attention(net, cfg.training.precision, device)
+    optimizer = build_optimizer(cfg.training, net.student)
+    return State(net, {"student": optimizer}, RunningMetrics(METRICS, device))
 
 
-def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimizer:
-    """AdamW, whose first group decays, and whose second, of biases and norms, does not."""
+def build_optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimizer:
+    """AdamW with two groups: matrices, with weight decay, and biases and norms, without."""
     learned = [p for p in net.parameters() if p.requires_grad]
     groups = [{"params": [p for p in learned if p.ndim > 1]}]
     groups += [{"params": [p for p in learned if p.ndim < 2], "weight_decay": 0.0}]
@@ -82,121 +94,135 @@ def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimize
 
 
 def train_epoch(
-    cfg: config.Config, state: State, images: np.ndarray
-) -> Iterator[loop.Values | None]:
-    """Trains from state.batch on; yields after each step: now and then the means since the last.
+    cfg: config.Config, state: State, pixels: np.ndarray
+) -> Iterator[dict[str, float] | None]:
+    """Trains from state.batch to the end of the epoch; pixels uint8 (n, h, w, 3).
 
-    images uint8 (n, h, w, 3)
+    Yields after each step: the means since the last log, every STEPS_BETWEEN_LOGS steps, or None.
     """
     state.net.train()
-    n_batches = data.n_batches(cfg.training, len(images))
+    state.metrics.restart_clock()
+    n_batches = data.n_batches(cfg.training, len(pixels))
     n_steps = n_batches * cfg.training.n_epochs
-
-    def step(views: list[Tensor]) -> tuple[int, float, dict[str, Tensor]]:
-        rate = schedules(cfg.training, state.step, n_steps)["lr"]
-        return len(views[0]), rate, train_step(cfg, state, views, n_steps, n_batches)
-
-    batches = data.batches(images, cfg, state.epoch, state.batch)
-    yield from loop.epoch(state, batches, step, n_batches, n_steps, cfg.training.seed)
+    for views in data.batches(pixels, cfg.training, state.epoch, state.batch):
+        torch.manual_seed(cfg.training.seed * PRIME + state.step)  # drop path
+        lr = schedules(cfg.training, state.step, n_steps)["lr"]
+        state.metrics.add(train_step(cfg, state, views, n_steps, n_batches), len(views[0]))
+        state.step += 1
+        state.batch += 1
+        metrics = None
+        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
+            metrics = state.metrics.means((state.step - 1) % STEPS_BETWEEN_LOGS + 1) | {"lr": lr}
+        if state.batch == n_batches:
+            state.epoch, state.batch = state.epoch + 1, 0
+        yield metrics
 
 
 def train_step(
     cfg: config.Config, state: State, views: list[Tensor], n_steps: int, n_batches: int
 ) -> dict[str, Tensor]:
-    """Views (b, 3, s, s), the two large ones first -> the loss before the update, and two shares.
+    """Views (b, 3, s, s), the two global ones first -> the loss before the update, and two shares.
 
-    entropy: of the teacher's distributions; information: what they say of the images. Both as
-    shares of ln k.
+    entropy: of the teacher's distributions; information: that these carry about the images. Both as
+    fractions of ln k.
     """
     training, net = cfg.training, state.net
-    now = schedules(training, state.step, n_steps)
-    (descent,) = state.optimizers.values()
-    for group, decay in zip(descent.param_groups, (now["weight_decay"], 0.0), strict=True):
-        group["lr"], group["weight_decay"] = now["lr"], decay
+    schedule = schedules(training, state.step, n_steps)
+    (optimizer,) = state.optimizers.values()
+    for group, decay in zip(optimizer.param_groups, (schedule["weight_decay"], 0.0), strict=True):
+        group["lr"], group["weight_decay"] = schedule["lr"], decay
     views = [view.to(state.device) for view in views]
-    with precision.autocast(training.precision, state.device):
+    with autocast(training.precision, state.device):
         with torch.no_grad():
-            taught = net.teacher(views[:2])
+            teacher_outputs = net.teacher(views[:2])
         features = net.student.features(views)
-        said = net.student.head(features)
-    wanted = loss.targets(taught, net.centre, now["teacher_temperature"])
-    value = loss.dino_loss(said, wanted, training.temperature)
+        student_outputs = net.student.head(features)
+    targets = loss.teacher_targets(teacher_outputs, net.center, schedule["teacher_temperature"])
+    value = loss.dino_loss(student_outputs, targets, training.temperature)
     if training.koleo:
         value = value + training.koleo * sum(loss.koleo(view) for view in features[:2])
-    descent.zero_grad()
+    optimizer.zero_grad()
     value.backward()
     if training.clip:
-        clip(descent, training.clip)
-    if state.step < training.freeze_last * n_batches:  # the last layer makes its targets first
+        clip_gradients(optimizer, training.clip)
+    if state.step < training.freeze_last * n_batches:
         for parameter in net.student.head.last.parameters():
             parameter.grad = None
-    descent.step()
-    net.follow(now["momentum"])
-    loss.update_centre(net.centre, taught, training.centre_momentum)
-    each, of_mean = loss.entropies(wanted)
-    return {"loss": value.detach(), "entropy": each, "information": of_mean - each}
+    optimizer.step()
+    net.update_teacher(schedule["momentum"])
+    loss.update_center(net.center, teacher_outputs, training.center_momentum)
+    entropy, entropy_of_mean = loss.entropies(targets)
+    return {"loss": value.detach(), "entropy": entropy, "information": entropy_of_mean - entropy}
 
 
 @torch.no_grad()
-def clip(descent: torch.optim.Optimizer, limit: float) -> None:
-    """Shortens the gradient of each parameter by itself to the limit."""
-    # paper: each parameter's norm is fetched to be compared; here nothing waits for the device
-    gradients = [p.grad for g in descent.param_groups for p in g["params"] if p.grad is not None]
+def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
+    """Clips the gradient norm of each parameter separately."""
+    # The authors fetch each norm to compare it; here nothing waits for the device.
+    gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
     norms = torch._foreach_norm(gradients)
-    shares = [(limit / (norm + 1e-6)).clamp(max=1) for norm in norms]
-    torch._foreach_mul_(gradients, shares)
+    factors = [(max_norm / (norm + 1e-6)).clamp(max=1) for norm in norms]
+    torch._foreach_mul_(gradients, factors)
 
 
 def schedules(training: config.Training, step: int, n_steps: int) -> dict[str, float]:
     """Before a step, counted from 0: lr, weight_decay, momentum, teacher_temperature."""
 
-    def cosine(first: float, last: float, share: float) -> float:
-        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
+    def cosine(first: float, last: float, done: float) -> float:
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
 
-    share, n_warm = step / n_steps, training.warmup * n_steps
-    if step < n_warm:
-        rate = training.lr * step / n_warm
+    done, n_warmup = step / n_steps, training.warmup * n_steps
+    if step < n_warmup:
+        lr = training.lr * step / n_warmup
     else:
-        rate = cosine(training.lr, training.final_lr, (step - n_warm) / (n_steps - n_warm))
+        lr = cosine(training.lr, training.final_lr, (step - n_warmup) / (n_steps - n_warmup))
     low, high = training.teacher_temperature, training.final_teacher_temperature
-    warm = min(1.0, share / training.teacher_warmup) if training.teacher_warmup else 1.0
+    warmed_up = min(1.0, done / training.teacher_warmup) if training.teacher_warmup else 1.0
     return {
-        "lr": rate,
-        "weight_decay": cosine(training.weight_decay, training.final_weight_decay, share),
-        "momentum": cosine(training.momentum, 1.0, share),
-        "teacher_temperature": low + (high - low) * warm,
+        "lr": lr,
+        "weight_decay": cosine(training.weight_decay, training.final_weight_decay, done),
+        "momentum": cosine(training.momentum, 1.0, done),
+        "teacher_temperature": low + (high - low) * warmed_up,
     }
 
 
-def watch(cfg: config.Config, state: State, values: dict[str, float], n: int) -> None:
-    """Warns once of a collapse: outputs that are the same for every image."""
-    n_steps = data.n_batches(cfg.training, n) * cfg.training.n_epochs
-    is_young = state.step < AFTER * n_steps or cfg.training.batch_size < 4
-    if state.has_warned or is_young or values["information"] >= COLLAPSED:
+def warn_on_collapse(
+    training: config.Training, state: State, metrics: dict[str, float], n_steps: int
+) -> None:
+    """Warns once if the teacher's outputs are the same for every image."""
+    is_early = state.step < COLLAPSE_WARMUP * n_steps or training.batch_size < 4
+    if state.has_warned or is_early or metrics["information"] >= MIN_INFORMATION:
         return
     state.has_warned = True
-    uniform = values["entropy"] > 0.5
+    is_uniform = metrics["entropy"] > 0.5
     log.warning(
-        "step %d: a collapse, the teacher's outputs are %s for every image (entropy %.3f, "
+        "step %d: collapse, the teacher's outputs are %s for every image (entropy %.3f, "
         "information %.4f of ln k): %s",
         state.step,
-        "uniform" if uniform else "the same",
-        values["entropy"],
-        values["information"],
+        "uniform" if is_uniform else "the same",
+        metrics["entropy"],
+        metrics["information"],
         "lower training.teacher_temperature or training.lr"
-        if uniform
-        else "lower training.centre_momentum, or raise training.teacher_temperature",
+        if is_uniform
+        else "lower training.center_momentum, or raise training.teacher_temperature",
     )
 
 
 def save(run: Run, state: State) -> None:
     checkpoint.save(
         run,
+        state.step,
         state.net,
         state.optimizers,
-        state.sums,
-        state.step,
+        state.metrics.tensors,
         header=state.net.teacher.encoder.describe(),
         epoch=state.epoch,
         batch=state.batch,
     )
+
+
+def resume(run: Run, state: State) -> None:
+    latest = checkpoint.restore(run, state.net, state.optimizers, state.metrics.tensors)
+    if latest:
+        state.step = latest.step
+        state.epoch, state.batch = latest.progress["epoch"], latest.progress["batch"]

@@ -1,1 +1,1 @@
-"""Segmenter (Strudel et al. 2021): a transformer that learns labels of pixels from labels."""
+"""Segmenter (Strudel et al. 2021): supervised semantic segmentation with a transformer."""

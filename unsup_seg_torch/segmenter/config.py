@@ -1,4 +1,4 @@
-"""Every knob of Segmenter; the shipped experiments are in configs/."""
+"""Options of Segmenter; the shipped experiments are in configs/."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from common import require
 @dataclass(frozen=True)
 class Dataset:
     name: str = "digits"
-    """Drawn on canvases; camvid, ade20k, stanford_background; folder with `path`."""
+    """digits (digits composited on gray), camvid, ade20k, stanford_background, or folder."""
     path: str | None = None
-    """A folder of images and labels."""
+    """Folder of images and label maps, for dataset.name folder."""
     split: str = "train"
-    """What is trained on."""
+    """Split to train on."""
     test_split: str = "val"
-    """What pred.py segments, and evaluate.py scores; empty: the former."""
+    """Split that pred.py segments and evaluate.py scores. Empty: the one trained on."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of the datasets. null: the environment's DATA_ROOT, else data/."""
     short_side: int | None = None
-    """Pixels, that of each image the network is trained on."""
+    """Shorter side in pixels to which images are resized for the network. null: their own size."""
     crop: tuple[int, int] = (512, 512)
-    """Height and width of what is trained on."""
+    """Height and width in pixels of the training crops and of the inference windows."""
     n_images: int | None = None
-    """The first ones only."""
+    """Number of images to use, the first ones. null: all."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Fraction of unreadable files up to which they are skipped; above it the run is refused."""
 
     def __post_init__(self) -> None:
         for name in ("short_side", "n_images"):
@@ -34,52 +34,48 @@ class Dataset:
             require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
         sides = list(self.crop)
         require(len(sides) == 2 and min(sides) >= 1, "dataset.crop", sides, "[height, width]")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
+        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
 
 
 @dataclass(frozen=True)
 class Model:
     name: Literal["segmenter"] = "segmenter"
-    """"""
+    """Model to train: wnet, segmenter or dino."""
     backbone: str | None = None
-    """A vision transformer of timm; null: vit_tiny_patch16_384 if pretrained, else the sizes
-    below."""
+    """Transformer of timm. null: vit_tiny_patch16_384 if pretrained, else the sizes below."""
     patch_size: int = 16
-    """Pixels, square."""
+    """Side of a square patch in pixels."""
     width: int = 192
-    """Of a token."""
+    """Dimensions of a token."""
     depth: int = 12
-    """Blocks."""
+    """Number of transformer blocks."""
     n_heads: int | None = None
-    """Null: width / 64, as all published ones have."""
+    """Number of attention heads. null: width / 64, as in published models."""
     drop_path: float = 0.1
-    """Share of the last block's steps that are left out."""
+    """Stochastic depth rate of the last block; it rises linearly from 0."""
     decoder: Literal["mask", "linear"] = "mask"
-    """The paper's two."""
+    """Decoder: the paper's mask transformer, or its linear baseline."""
     decoder_depth: int = 2
-    """Blocks of the mask transformer."""
+    """Number of blocks of the mask transformer."""
     dropout: float = 0.1
-    """In them."""
+    """Dropout probability in the mask transformer."""
     cells: int = 1
-    """A side: logits of each patch; paper: 1."""
+    """Logits per side of a patch: cells x cells for each class and patch; paper: 1."""
     pretrained: bool = False
     """Start from timm's weights of the backbone."""
     weights: str | None = None
-    """Start from this .safetensors or .pth file."""
+    """A .safetensors or .pth file of encoder weights to start from. null: none."""
     stride: int | None = None
-    """How pred.py looks at an image: windows of the crop's size, so far apart; null: 32 pixels
-    less."""
+    """Step in pixels between inference windows of the crop's size. null: the crop less 32."""
     scales: tuple[float, ...] = (1.0,)
-    """Of the image; paper, multi-scale: 0.5 to 1.75."""
+    """Image scales whose predictions are averaged; paper, multi-scale: 0.5 to 1.75."""
     flip: bool = False
-    """Also mirrored."""
+    """Also average over mirrored images."""
     crf_iterations: int = 0
-    """Of the dense CRF on the probabilities; paper: none."""
+    """Mean-field iterations of the dense CRF on the probabilities. 0: no CRF, as in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "width", "depth", "decoder_depth", "cells"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        for name in ("n_heads", "stride"):
+        for name in ("patch_size", "width", "depth", "decoder_depth", "cells", "n_heads", "stride"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"model.{name}", value, "1 or more")
         for name in ("drop_path", "dropout"):
@@ -95,56 +91,55 @@ class Model:
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Seed of weights, augmentation and dropout."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Sgd: the paper's, polynomial; adamw: a cosine."""
+    """sgd with polynomial decay of the learning rate, as in the paper; adamw with cosine decay."""
     lr: float = 1e-3
-    """"""
+    """Highest learning rate."""
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of sgd."""
     weight_decay: float = 0.0
-    """Of all but biases, norms and embeddings."""
+    """Weight decay of all parameters but biases, norms and embeddings."""
     warmup: float = 0.0
-    """Share of the steps in which the rate rises."""
+    """Fraction of the steps during which the learning rate rises linearly."""
     batch_size: int = 8
-    """"""
+    """Crops per batch."""
     n_epochs: int = 64
-    """"""
+    """Number of epochs."""
     scale: tuple[float, float] = (0.5, 2.0)
-    """By which an image is enlarged, before the crop."""
+    """Range of the random scale factor of an image before it is cropped."""
     single_class: float = 0.75
-    """Largest share that one class may have of a crop, if it can be met."""
+    """Largest fraction of a crop that one class may cover; of ten tries the last is kept."""
     flip: bool = True
-    """Mirror images; false where left and right differ, as in digits."""
-    colour: float = 1.0
-    """Strength of the changes of brightness, contrast, saturation and hue."""
+    """Mirror half of the crops; false if left and right differ, as for digits."""
+    color: float = 1.0
+    """Strength of random changes of brightness, contrast, saturation and hue. 0: none."""
     balance: float = 0.0
-    """Power of 1 / frequency by which classes weigh; 0: all pixels alike."""
+    """Exponent of 1 / frequency in the class weights of the loss. 0: no class weights."""
     average: float = 0.0
-    """The weights that are kept are a mean over steps that decays so; 0: the last."""
+    """Decay of an exponential moving average of the weights, which is kept. 0: no average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """"""
+    """Floating-point type of the network; auto: bfloat16 if the hardware supports it."""
     save_model: bool = False
-    """Also the last weights alone, as RUN/model.safetensors."""
+    """Also write the final weights as RUN/model.safetensors."""
     save_logs: bool = False
-    """Also the curves, as RUN/images/losses.png."""
+    """Also write the loss curves as RUN/images/losses.png."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine that shows the curves live. null: none."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
         for name in ("batch_size", "n_epochs"):
-            value = getattr(self, name)
-            require(value >= 1, f"training.{name}", value, "1 or more")
+            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
         for name in ("momentum", "warmup", "average"):
             value = getattr(self, name)
             require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("weight_decay", "colour", "balance"):
+        for name in ("weight_decay", "color", "balance"):
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
         low, high = self.scale
         require(0 < low <= high <= 8, "training.scale", [low, high], "0 < low <= high <= 8")
-        share = self.single_class
-        require(0 < share <= 1, "training.single_class", share, "more than 0, up to 1")
+        fraction = self.single_class
+        require(0 < fraction <= 1, "training.single_class", fraction, "more than 0, up to 1")
 
 
 @dataclass(frozen=True)

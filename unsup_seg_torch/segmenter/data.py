@@ -1,7 +1,7 @@
-"""Labelled images of any sizes, and the paper's augmentation of batches of them."""
+"""Labeled images of any size, and the paper's augmentation of batches."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -11,50 +11,51 @@ from torch import Generator, Tensor
 
 from common import UserError, images
 from common.datasets import folders, segmentations
-from unsup_seg_torch import data, views
+from common.pytorch.augment import adjust_colors, resample, resize_matrices, uniform
+from common.pytorch.random import seeded_generator
 from unsup_seg_torch.segmenter import config
-from unsup_seg_torch.segmenter.canvases import N_CANVASES, Canvases
+from unsup_seg_torch.segmenter.digits import N_IMAGES, SyntheticDigits
 
 log = logging.getLogger("unsup_seg_torch.segmenter.data")
 
-IGNORE = 255  # the label of pixels that count for nothing, here for all data sets
-CACHE = 2 << 30  # bytes of images and labels that are kept once they are decoded
-DECODED = 5000  # images up to which all are decoded before the training begins
-N_CROPS = 10  # tries at a crop that no class fills
-# Strengths of the changes of colour, factors and a share of the colour circle: those of mmseg.
+IGNORE = 255  # label of ignored pixels, here for all datasets
+MAX_CACHED = 2 << 30  # bytes of decoded images and labels that are kept in memory
+MAX_CHECKED = 5000  # images up to which all are decoded before the training starts
+N_CROPS = 10  # tries at a crop in which no class covers too much
+# Strengths of the color changes: factors, and a fraction of the hue circle; those of mmseg.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32 / 255, 0.5, 0.5, 18 / 360
 
 
-class Scenes:
-    """Images and labels that a config names: uint8 (h, w, 3) and uint8 (h, w), ignored is 255.
+class LabeledImages:
+    """Images uint8 (h, w, 3) and labels uint8 (h, w) that a config names; 255 is ignored.
 
-    Read when asked for, reduced to dataset.short_side, and kept while there is room. Raises
-    UserError for what is missing; of several, files that cannot be read are skipped by name.
+    Read on demand, resized to dataset.short_side, and cached while there is room. Raises UserError
+    for what is missing; of several files, unreadable ones are skipped and logged.
     """
 
     def __init__(self, cfg: config.Dataset, split: str):
         self.cfg = cfg
-        self.found = _load(cfg, split)
-        if self.found.n_classes is None or self.found.n_classes > 255:
-            raise UserError(f"{cfg.name} has no classes of pixels: Segmenter learns from those")
-        self.n_classes: int = self.found.n_classes
-        self.classes = self.found.classes or [str(k) for k in range(self.n_classes)]
-        self._kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._bytes = 0
-        self.indices = list(range(len(self.found)))[: cfg.n_images]
-        self._skip_bad()
-        if isinstance(self.found, Canvases):
+        self.dataset = _load(cfg, split)
+        if self.dataset.n_classes is None or self.dataset.n_classes > 255:
+            raise UserError(f"{cfg.name} has no pixel classes: Segmenter needs 1 to 255")
+        self.n_classes: int = self.dataset.n_classes
+        self.classes = self.dataset.classes or [str(k) for k in range(self.n_classes)]
+        self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._cached_bytes = 0
+        self.indices = list(range(len(self.dataset)))[: cfg.n_images]
+        self._skip_unreadable()
+        if isinstance(self.dataset, SyntheticDigits):
             self.checksum = f"digits {split}"
         else:
-            files = [self.found.ground_truth_paths[i] for i in self.indices]
+            files = [self.dataset.ground_truth_paths[i] for i in self.indices]
             self.checksum = folders.checksum([(path, (path.name,)) for path in files])
 
-    def _skip_bad(self) -> None:
-        """Leaves out what cannot be decoded; of a large set that shows when its turn comes."""
-        if len(self.indices) > DECODED:
+    def _skip_unreadable(self) -> None:
+        """Drops what cannot be decoded; of a large dataset this fails only when it is used."""
+        if len(self.indices) > MAX_CHECKED:
             return
 
-        def why(i: int) -> str | None:
+        def problem(i: int) -> str | None:
             try:
                 self._read(i)
                 return None
@@ -62,9 +63,9 @@ class Scenes:
                 return str(error)
 
         with ThreadPool(4) as pool:
-            reasons = list(zip(self.indices, pool.map(why, self.indices), strict=True))
-        skipped = [(self.found.paths[i], reason) for i, reason in reasons if reason]
-        self.indices = [i for i, reason in reasons if not reason]
+            problems = list(zip(self.indices, pool.map(problem, self.indices), strict=True))
+        skipped = [(self.dataset.paths[i], reason) for i, reason in problems if reason]
+        self.indices = [i for i, reason in problems if not reason]
         name = Path(self.cfg.path or self.cfg.name)
         folders.check_skipped(skipped, len(self.indices), self.cfg.max_bad, name)
 
@@ -73,131 +74,139 @@ class Scenes:
 
     @property
     def paths(self) -> list[str]:
-        return [self.found.paths[i] for i in self.indices]
+        return [self.dataset.paths[i] for i in self.indices]
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         return self._read(self.indices[i])
 
     def full(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """As large as they are."""
-        image = self.found.image(self.indices[i])
-        labels = self.found.ground_truths(self.indices[i])[0]
-        return image, np.where(labels == self.found.ignore, IGNORE, labels).astype(np.uint8)
+        """Image and labels at full size."""
+        image = self.dataset.image(self.indices[i])
+        labels = self.dataset.ground_truths(self.indices[i])[0]
+        return image, np.where(labels == self.dataset.ignore, IGNORE, labels).astype(np.uint8)
 
     def _read(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        if i in self._kept:
-            return self._kept[i]
-        image, labels = self.found.image(i), self.found.ground_truths(i)[0]
-        labels = np.where(labels == self.found.ignore, IGNORE, labels).astype(np.uint8)
-        image, labels = reduce(image, labels, self.cfg.short_side)
-        if self._bytes + image.nbytes + labels.nbytes <= CACHE:
-            self._kept[i] = image, labels
-            self._bytes += image.nbytes + labels.nbytes
+        if i in self._cache:
+            return self._cache[i]
+        image, labels = self.dataset.image(i), self.dataset.ground_truths(i)[0]
+        labels = np.where(labels == self.dataset.ignore, IGNORE, labels).astype(np.uint8)
+        image, labels = resize_pair(image, labels, self.cfg.short_side)
+        if self._cached_bytes + image.nbytes + labels.nbytes <= MAX_CACHED:
+            self._cache[i] = image, labels
+            self._cached_bytes += image.nbytes + labels.nbytes
         return image, labels
 
 
-def _load(cfg: config.Dataset, split: str) -> segmentations.Segmentations | Canvases:
+def _load(cfg: config.Dataset, split: str) -> segmentations.Segmentations | SyntheticDigits:
     if cfg.name == "digits" and not cfg.path:
-        if split not in N_CANVASES:
-            expected = " or ".join(N_CANVASES)
-            raise UserError(f"dataset.split of digits is {split!r}, expected {expected}")
-        return Canvases(split)
+        if split not in N_IMAGES:
+            expected = " or ".join(N_IMAGES)
+            raise UserError(f"dataset.split of digits is {split!r}: expected {expected}")
+        return SyntheticDigits(split)
     return segmentations.load(cfg.name, split, cfg.root, cfg.path)
 
 
-def short(size: tuple[int, int], side: int | None) -> tuple[int, int]:
-    """(h, w) in the same proportions, the shorter side as said."""
+def fit_short_side(size: tuple[int, int], side: int | None) -> tuple[int, int]:
+    """The size (h, w) in the same proportions with that shorter side; None: unchanged."""
     if side is None:
         return size
     h, w = size
     return (side, max(round(w * side / h), 1)) if h <= w else (max(round(h * side / w), 1), side)
 
 
-def reduce(
+def resize_pair(
     image: np.ndarray, labels: np.ndarray, side: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both with a shorter side as said; labels are those of the nearest pixels."""
-    size = short(image.shape[:2], side)
+    """Image and labels with that shorter side; labels by the nearest pixel."""
+    size = fit_short_side(image.shape[:2], side)
     if size == image.shape[:2]:
         return image, labels
-    return images.resize(image, size), data.nearest(labels, size)
+    return images.resize(image, size), images.resize_labels(labels, size)
 
 
-def n_batches(cfg: config.Config, n: int) -> int:
-    """Of an epoch over n images."""
-    return -(-n // cfg.training.batch_size)
+def n_batches(cfg: config.Config, n_images: int) -> int:
+    """Batches of an epoch."""
+    return -(-n_images // cfg.training.batch_size)
 
 
 def batches(
-    scenes: Scenes, cfg: config.Config, epoch: int, first: int = 0
+    dataset: LabeledImages, cfg: config.Config, epoch: int, first: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch from batch `first` on: images (b, 3, h, w) in [0, 1], labels (b, h, w) int64.
+    """One epoch from batch `first`: images (b, 3, h, w) in [0, 1], labels (b, h, w) int64.
 
-    What they are depends on seed, epoch and number of the batch alone, so that a resumed epoch goes
-    on where it stopped.
+    They depend only on seed, epoch and batch, so that a resumed epoch continues exactly.
     """
-    n, size = len(scenes), cfg.training.batch_size
-    order = _generator(cfg, epoch, 0)
-    chosen = torch.randperm(n, generator=order).tolist()
+    n, size, seed = len(dataset), cfg.training.batch_size, cfg.training.seed
+    order = torch.randperm(n, generator=seeded_generator(seed, epoch, 0)).tolist()
     for batch in range(first, n_batches(cfg, n)):
-        picked = [scenes[i] for i in chosen[batch * size : (batch + 1) * size]]
-        yield augment(picked, cfg, _generator(cfg, epoch, batch + 1))
-
-
-def _generator(cfg: config.Config, epoch: int, batch: int) -> Generator:
-    seed = (cfg.training.seed * 1_000_003 + epoch) * 1_000_003 + batch
-    return Generator().manual_seed(seed % 2**63)
+        pairs = [dataset[i] for i in order[batch * size : (batch + 1) * size]]
+        yield augment(pairs, cfg, seeded_generator(seed, epoch, batch + 1))
 
 
 def augment(
-    picked: list[tuple[np.ndarray, np.ndarray]], cfg: config.Config, generator: Generator
+    pairs: list[tuple[np.ndarray, np.ndarray]], cfg: config.Config, generator: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Random scale, crop, mirror and colours of each (section 4.1, after mmseg).
+    """Random scale, crop, mirroring and colors of each pair (section 4.1, after mmseg).
 
-    Labels are those of the nearest pixels; what is beyond the image is black and ignored.
+    Labels are those of the nearest pixels; beyond the image pixels are black and ignored.
     """
     training, (height, width) = cfg.training, cfg.dataset.crop
-    b = len(picked)
-    scales = views.uniform(b, training.scale, generator)
+    b = len(pairs)
+    scales = uniform(b, training.scale, generator)
     steps, tops, lefts, labels = 1 / scales, torch.empty(b), torch.empty(b), []
     flips = torch.rand(b, generator=generator) < 0.5 * training.flip
-    for i, (_, truth) in enumerate(picked):
+    for i, (_, truth) in enumerate(pairs):
         step = float(steps[i])
         for _ in range(N_CROPS):
-            starts = [  # in pixels of the image; an image that is smaller lies anywhere in the crop
+            starts = [  # in pixels of the image; a smaller image lies anywhere in the crop
                 float(torch.rand((), generator=generator)) * (n - step * crop)
                 for n, crop in zip(truth.shape, (height, width), strict=True)
             ]
             rows, columns = (
-                views.nearest(start, step, n, crop)
+                nearest_pixels(start, step, n, crop)
                 for start, n, crop in zip(starts, truth.shape, (height, width), strict=True)
             )
-            seen = truth[np.maximum(rows, 0)[:, None], np.maximum(columns, 0)]
-            seen = np.where((rows[:, None] < 0) | (columns < 0), IGNORE, seen)
-            counts = np.bincount(seen.ravel(), minlength=IGNORE + 1)[:IGNORE]
+            crop_labels = truth[np.maximum(rows, 0)[:, None], np.maximum(columns, 0)]
+            crop_labels = np.where((rows[:, None] < 0) | (columns < 0), IGNORE, crop_labels)
+            counts = np.bincount(crop_labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
             if counts.max() <= training.single_class * max(counts.sum(), 1):
                 break
         tops[i], lefts[i] = starts
-        labels.append(seen[:, ::-1] if flips[i] else seen)
-    sides = [torch.tensor([image.shape[axis] for image, _ in picked]) for axis in (0, 1)]
-    rows = views.weights(tops, steps, sides[0], height)
-    columns = views.weights(lefts, steps, sides[1], width)
+        labels.append(crop_labels[:, ::-1] if flips[i] else crop_labels)
+    sides = [torch.tensor([image.shape[axis] for image, _ in pairs]) for axis in (0, 1)]
+    rows = resize_matrices(tops, steps, sides[0], height)
+    columns = resize_matrices(lefts, steps, sides[1], width)
     columns = torch.where(flips[:, None, None], columns.flip(1), columns)
-    shown = views.resample(views.stack([image for image, _ in picked]), rows, columns / 255)
-    if training.colour:
-        shown = distort(shown, training.colour, generator)
-    return shown, torch.from_numpy(np.stack(labels)).long()
+    views = resample(pad_to_batch([image for image, _ in pairs]), rows, columns / 255)
+    if training.color:
+        views = distort_colors(views, training.color, generator)
+    return views, torch.from_numpy(np.stack(labels)).long()
 
 
-def distort(shown: Tensor, strength: float, generator: Generator) -> Tensor:
-    """Photometric distortion of images (b, 3, h, w) in [0, 1]; what is black beyond them is not.
+def pad_to_batch(arrays: Sequence[np.ndarray]) -> Tensor:
+    """uint8 (h, w, 3) of any sizes -> float32 (b, 3, H, W) of 0 to 255, zero-padded."""
+    h, w = (max(image.shape[axis] for image in arrays) for axis in (0, 1))
+    canvas = np.zeros((len(arrays), h, w, 3), np.uint8)
+    for padded, image in zip(canvas, arrays, strict=True):
+        padded[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(canvas).permute(0, 3, 1, 2).float()
 
-    Brightness is a factor here where mmseg adds; hue, saturation and contrast are as there.
+
+def nearest_pixels(start: float, step: float, side: int, n_out: int) -> np.ndarray:
+    """Index of the pixel at each of n_out centers, as in `resize_matrices`; -1 outside."""
+    centers = np.floor(start + (np.arange(n_out) + 0.5) * step).astype(np.int64)
+    return np.where((centers >= 0) & (centers < side), centers, -1)
+
+
+def distort_colors(views: Tensor, strength: float, generator: Generator) -> Tensor:
+    """Photometric distortion of images (b, 3, h, w) in [0, 1]; the black padding changes too.
+
+    Brightness is a factor, where mmseg adds; hue, saturation and contrast are as in mmseg.
     """
-    b = len(shown)
-    chosen = torch.rand(4, b, generator=generator) < 0.5  # each of them half of the time
+    b = len(views)
+    chosen = torch.rand(4, b, generator=generator) < 0.5  # each of the four with probability 0.5
     limits = [min(each * strength, 1) for each in (2 * BRIGHTNESS, CONTRAST, SATURATION)]
-    factors = [1 + limit * views.uniform(b, (-1, 1), generator) for limit in limits]
+    factors = [1 + limit * uniform(b, (-1, 1), generator) for limit in limits]
     factors = [torch.where(on, each, 1.0) for on, each in zip(chosen, factors, strict=False)]
-    turn = views.uniform(b, (-HUE * strength, HUE * strength), generator)
-    return views.recolour(shown, *factors, torch.where(chosen[3], turn, 0.0))
+    hue = uniform(b, (-HUE * strength, HUE * strength), generator)
+    return adjust_colors(views, *factors, torch.where(chosen[3], hue, 0.0)).clamp_(0, 1)

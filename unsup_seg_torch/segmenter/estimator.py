@@ -1,4 +1,4 @@
-"""Segmenter in the manner of scikit-learn."""
+"""Segmenter as a scikit-learn estimator."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,20 +7,19 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, metrics
-from unsup_seg_torch import estimator, train
-from unsup_seg_torch.segmenter import config, data, model, windows
-from unsup_seg_torch.segmenter import train as training
+from common import UserError, images, metrics
+from common.pytorch.device import select_device
+from unsup_seg_torch.segmenter import config, data, model, sliding_window, train
 
 
 class PixelClassifier(ClassifierMixin, BaseEstimator):
-    """Learns the labels of pixels from labelled pictures (Strudel et al. 2021).
+    """Learns pixel classes from labeled images (Strudel et al. 2021).
 
-    X is one picture (h, w, 3) or a list of them, uint8 or floats in [0, 1], of any sizes; y one map
-    (h, w) of integers from 0, or as many, 255 where there is no label. The parameters are those of
-    `segmenter/config.py`. Wrong values raise ValueError.
+    X is one image (h, w, 3) or a list of them, uint8 or floats in [0, 1], of any sizes; y one label
+    map (h, w) of integers from 0, or one for each image; 255 is ignored. For the parameters see
+    `segmenter/config.py`. Invalid values raise ValueError.
 
-    After `fit`: classes_, history_ with the losses of the steps.
+    Attributes after `fit`: classes_; history_, losses by step.
     """
 
     def __init__(
@@ -63,29 +62,29 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: ArrayLike | Sequence[ArrayLike], y: ArrayLike | Sequence[ArrayLike]
     ) -> "PixelClassifier":
-        """Trains on the pictures X and their labels y."""
-        pictures, truths, cfg = estimator.as_pictures(X), _labels(X, y), self._config()
-        scenes = _Scenes(pictures, truths, cfg.dataset.short_side)
+        """Trains on the images X and their label maps y."""
+        truths, cfg = _label_maps(X, y), self._config()
+        dataset = _Arrays(images.as_image_list(X), truths, cfg.dataset.short_side)
         try:
-            state = training.begin(cfg, scenes.n_classes, train.device())
-            model.start_weights(cfg.model, state.net.encoder)
+            state = train.initial_state(cfg, dataset.n_classes, select_device())
+            model.load_start_weights(cfg.model, state.net.encoder)
             self.history_ = []
             for _ in range(cfg.training.n_epochs):
-                steps = training.train_epoch(cfg, state, scenes)
+                steps = train.train_epoch(cfg, state, dataset)
                 self.history_ += [values for values in steps if values]
         except UserError as error:
             raise ValueError(str(error)) from None
-        self.classes_ = np.arange(scenes.n_classes)
+        self.classes_ = np.arange(dataset.n_classes)
         self._net = state.kept.eval()
         return self
 
     def predict_proba(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """Of each class at each pixel: (k, h, w), or a list of them."""
-        return self._each(X, lambda maps: maps)
+        """Class probabilities of each pixel: (k, h, w), or a list of them."""
+        return self._predict(X, lambda maps: maps)
 
     def predict(self, X: ArrayLike | Sequence[ArrayLike]) -> np.ndarray | list[np.ndarray]:
-        """The label of each pixel: (h, w) int64, or a list of them."""
-        return self._each(X, lambda maps: maps.argmax(0))
+        """The class of each pixel: (h, w) int64, or a list of them."""
+        return self._predict(X, lambda maps: maps.argmax(0))
 
     def score(
         self,
@@ -93,19 +92,22 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         y: ArrayLike | Sequence[ArrayLike],
         sample_weight: None = None,
     ) -> float:
-        """The mean intersection over union, pooled over the pictures."""
-        found = self._each(X, lambda maps: maps.argmax(0))
-        found = [found] if estimator.is_one(X) else found
-        return metrics.mean_iou(_labels(X, y), found, len(self.classes_), data.IGNORE)["miou"]
+        """Mean intersection over union, pooled over the images."""
+        predicted = self._predict(X, lambda maps: maps.argmax(0))
+        predicted = [predicted] if images.is_single_image(X) else predicted
+        truths = _label_maps(X, y)
+        return metrics.mean_iou(truths, predicted, len(self.classes_), data.IGNORE)["miou"]
 
-    def _each(
-        self, X: ArrayLike | Sequence[ArrayLike], what: Callable[[np.ndarray], np.ndarray]
+    def _predict(
+        self, X: ArrayLike | Sequence[ArrayLike], select: Callable[[np.ndarray], np.ndarray]
     ) -> np.ndarray | list[np.ndarray]:
         check_is_fitted(self, "history_")
         cfg = self._config()
-        pictures = estimator.as_pictures(X)
-        found = [what(windows.probabilities(self._net, each, cfg)) for each in pictures]
-        return found[0] if estimator.is_one(X) else found
+        results = [
+            select(sliding_window.probabilities(self._net, image, cfg))
+            for image in images.as_image_list(X)
+        ]
+        return results[0] if images.is_single_image(X) else results
 
     def _config(self) -> config.Config:
         for name, known in (("decoder", ("mask", "linear")), ("optimizer", ("sgd", "adamw"))):
@@ -137,14 +139,14 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         )
 
 
-class _Scenes:
-    """What the training asks of `data.Scenes`, of arrays."""
+class _Arrays:
+    """Arrays with the interface of `data.LabeledImages` that training uses."""
 
-    def __init__(self, pictures: list[np.ndarray], truths: list[np.ndarray], side: int | None):
+    def __init__(self, pixels: list[np.ndarray], truths: list[np.ndarray], side: int | None):
         self.n_classes = 1 + max(
             (int(truth[truth != data.IGNORE].max(initial=0)) for truth in truths), default=0
         )
-        self._pairs = [data.reduce(*pair, side) for pair in zip(pictures, truths, strict=True)]
+        self._pairs = [data.resize_pair(*pair, side) for pair in zip(pixels, truths, strict=True)]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -153,15 +155,15 @@ class _Scenes:
         return self._pairs[i]
 
 
-def _labels(X: ArrayLike | Sequence[ArrayLike], y: ArrayLike | Sequence[ArrayLike]) -> list:
-    """Each as uint8 (h, w); raises ValueError unless they fit X."""
-    truths = [np.asarray(each) for each in ([y] if estimator.is_one(X) else y)]
-    pictures = estimator.as_pictures(X)
-    if len(truths) != len(pictures):
-        raise ValueError(f"y has {len(truths)} maps, X {len(pictures)} pictures")
-    for i, (truth, picture) in enumerate(zip(truths, pictures, strict=True)):
-        if truth.shape != picture.shape[:2]:
-            raise ValueError(f"map {i} of y is {truth.shape}, its picture {picture.shape[:2]}")
+def _label_maps(X: ArrayLike | Sequence[ArrayLike], y: ArrayLike | Sequence[ArrayLike]) -> list:
+    """One label map uint8 (h, w) for each image; raises ValueError unless they fit X."""
+    truths = [np.asarray(each) for each in ([y] if images.is_single_image(X) else y)]
+    pixels = images.as_image_list(X)
+    if len(truths) != len(pixels):
+        raise ValueError(f"y has {len(truths)} label maps, X has {len(pixels)} images")
+    for i, (truth, image) in enumerate(zip(truths, pixels, strict=True)):
+        if truth.shape != image.shape[:2]:
+            raise ValueError(f"label map {i} of y is {truth.shape}, its image {image.shape[:2]}")
         if truth.dtype.kind not in "iub" or truth.min() < 0 or truth.max() > 255:
-            raise ValueError(f"map {i} of y is no map of integers from 0 to 255")
+            raise ValueError(f"label map {i} of y: expected integers from 0 to 255")
     return [truth.astype(np.uint8) for truth in truths]

@@ -1,4 +1,4 @@
-"""Segmenter (Strudel et al. 2021, figure 2): a transformer's tokens to a label for every pixel."""
+"""Segmenter (Strudel et al. 2021, figure 2): from a transformer's tokens to a class per pixel."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unsup_seg_torch import encoders
-from unsup_seg_torch.encoders import HEAD_WIDTH, Encoder
 from unsup_seg_torch.segmenter import config
+from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit.encoder import HEAD_WIDTH, Encoder
 
-PRETRAINED = "vit_tiny_patch16_384"  # the backbone where only `pretrained` is asked for
+PRETRAINED = "vit_tiny_patch16_384"  # the default backbone if model.pretrained is true
 
 
 class Linear(nn.Module):
-    """Tokens of patches (b, n, d) -> logits (b, n, cells of a patch, classes), each by itself."""
+    """Patch tokens (b, n, d) -> logits (b, n, cells of a patch, classes)."""
 
     def __init__(self, width: int, n_classes: int, n_cells: int):
         super().__init__()
@@ -28,10 +28,10 @@ class Linear(nn.Module):
 
 
 class MaskTransformer(nn.Module):
-    """Tokens of patches (b, n, d) -> logits (b, n, cells, classes); section 3.2.
+    """Patch tokens (b, n, d) -> logits (b, n, cells, classes); section 3.2.
 
-    Learned tokens, one a class, look at the patches and are looked at; a class's mask is the
-    cosine of its token and the patches', normalised over the classes at each place.
+    One learned token per class is processed jointly with the patches; a class mask is the cosine
+    similarity of its token and the patches, layer-normalized over the classes.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ def _init(module: nn.Module) -> None:
 class Segmenter(nn.Module):
     """Images (b, 3, h, w) in [0, 1] of any size -> logits (b, classes, h, w).
 
-    cells: a patch has cells x cells logits of each class, so that thin things show; paper: 1.
+    cells: cells x cells logits per patch and class, for thin objects; paper: 1.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Segmenter(nn.Module):
             self.decoder = MaskTransformer(*sizes, depth, dropout, drop_path)
 
     def coarse(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) -> a logit of each class and cell (b, k, rows, columns)"""
+        """(b, 3, h, w) -> logits per cell (b, k, rows, columns)"""
         rows, columns = self.encoder.grid(*images.shape[2:])
         tokens = self.encoder(images)[:, self.encoder.n_prefix :]
-        found = self.decoder(tokens).float()  # (b, n, cells, k)
-        found = found.view(-1, rows, columns, self.cells, self.cells, self.n_classes)
-        return found.permute(0, 5, 1, 3, 2, 4).flatten(2, 3).flatten(3)
+        logits = self.decoder(tokens).float()  # (b, n, cells, k)
+        logits = logits.view(-1, rows, columns, self.cells, self.cells, self.n_classes)
+        return logits.permute(0, 5, 1, 3, 2, 4).flatten(2, 3).flatten(3)
 
     def forward(self, images: Tensor) -> Tensor:
         h, w = images.shape[2:]
@@ -130,7 +130,7 @@ class Segmenter(nn.Module):
 
 
 def build(cfg: config.Model, n_classes: int, crop: tuple[int, int]) -> Segmenter:
-    """With random weights; raises UserError for a backbone that there is not."""
+    """With random weights; raises UserError for an unknown backbone."""
     encoder = encoders.build(
         cfg.backbone or (PRETRAINED if cfg.pretrained else None),
         crop,
@@ -151,9 +151,9 @@ def build(cfg: config.Model, n_classes: int, crop: tuple[int, int]) -> Segmenter
     )
 
 
-def start_weights(cfg: config.Model, encoder: Encoder) -> None:
-    """Fills the encoder with those that the config names; raises UserError where it cannot."""
+def load_start_weights(cfg: config.Model, encoder: Encoder) -> None:
+    """Loads the encoder weights that the config names, if any; raises UserError."""
     if cfg.weights:
         encoders.load(encoder, Path(cfg.weights))
     elif cfg.pretrained:
-        encoders.fetch(encoder)
+        encoders.load_pretrained(encoder)

@@ -1,7 +1,6 @@
-"""The training of Segmenter: cross-entropy of pixels, by the paper's SGD or by AdamW."""
+"""Training of Segmenter: pixel cross-entropy, minimized by SGD as in the paper, or by AdamW."""
 
 import copy
-import functools
 import logging
 import math
 from collections.abc import Iterator
@@ -10,29 +9,34 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from common import images, malloc_tuning
+from common import curves, images, malloc_tuning
+from common.pytorch import checkpoint
+from common.pytorch.device import select_device
+from common.pytorch.metrics import RunningMetrics
+from common.pytorch.precision import autocast
+from common.pytorch.random import PRIME
 from common.run import Run
-from unsup_seg_torch import checkpoint, loop, precision
-from unsup_seg_torch import data as pictures_data
-from unsup_seg_torch.segmenter import config, data, model, pictures
+from unsup_seg_torch.segmenter import config, data, figures, loss, model
+from unsup_seg_torch.vit.encoder import unfuse_attention
 
 log = logging.getLogger("unsup_seg_torch.segmenter.train")
 
-POWER, FLOOR = 0.9, 1e-5  # of the polynomial, and the rate that it does not fall below; the paper's
-PRIOR = (60, 80)  # cells of the baseline: the most frequent class at each place
-COUNTED = 1000  # images from which class frequencies and the baseline are
+STEPS_BETWEEN_LOGS = 10
+METRICS = ("loss", "pixel_accuracy")
+POWER, MIN_LR = 0.9, 1e-5  # of the polynomial decay, as in the paper
+PRIOR_SIZE = (60, 80)  # rows and columns of the baseline, the most frequent class at each position
+MAX_IMAGES_FOR_STATISTICS = 1000  # for class frequencies and the baseline
 
 
 @dataclass
 class State:
-    """All that a training is at one moment: what a checkpoint holds."""
+    """Training state saved in checkpoints."""
 
-    networks: nn.ModuleDict  # net, and average where the config asks for one
+    networks: nn.ModuleDict  # net, and average if the config asks for one
     optimizers: dict[str, torch.optim.Optimizer]
-    sums: dict[str, Tensor]  # since they were last logged
-    weights: Tensor | None = None  # of the classes in the loss; from the data, in no checkpoint
+    metrics: RunningMetrics
+    class_weights: Tensor | None = None  # from the data, not in checkpoints
     epoch: int = 0
     batch: int = 0  # batches of this epoch that are done
     step: int = 0
@@ -43,7 +47,7 @@ class State:
 
     @property
     def kept(self) -> model.Segmenter:
-        """The network that is meant for use."""
+        """The network to use after training."""
         return self.networks["average"] if "average" in self.networks else self.net
 
     @property
@@ -51,26 +55,35 @@ class State:
         return next(self.net.parameters()).device
 
 
-def run_training(cfg: config.Config, run: Run, device: torch.device) -> None:
-    """From labelled images to the weights in the run folder. Raises UserError."""
-    scenes = data.Scenes(cfg.dataset, cfg.dataset.split)
-    loop.note(run, scenes.checksum, device=str(device), pictures=len(scenes))
-    state = begin(cfg, scenes.n_classes, device)
-    if not loop.resume(run, state, state.networks):
-        model.start_weights(cfg.model, state.net.encoder)
-        average_weights(state, 0)
-        run.note(classes=scenes.classes)
-        write_prior(run, scenes)
-    state.weights = class_weights(cfg.training, scenes)
-    steps = functools.partial(train_epoch, cfg, state, scenes)
-    loop.train(run, state, cfg.training.n_epochs, steps, save)
+def train(cfg: config.Config, run: Run) -> None:
+    """Trains on the labeled images of the config; the run folder gets the weights. UserError."""
+    dataset = data.LabeledImages(cfg.dataset, cfg.dataset.split)
+    run.check_dataset(dataset.checksum)
+    state = initial_state(cfg, dataset.n_classes, select_device())
+    run.note(dataset_checksum=dataset.checksum, device=str(state.device), n_images=len(dataset))
+    resume(run, state)
+    if state.step == 0:
+        model.load_start_weights(cfg.model, state.net.encoder)
+        update_average(state, 0)
+        run.note(classes=dataset.classes)
+        write_class_prior(run, dataset)
+    state.class_weights = class_weights(cfg.training, dataset)
+    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
+        for metrics in train_epoch(cfg, state, dataset):
+            if metrics:
+                run.log("train", state.step, epoch=state.epoch, **metrics)
+            if run.stopping:
+                save(run, state)
+                run.stop()
+        if state.epoch == cfg.training.n_epochs or run.is_checkpoint_due():
+            save(run, state)
     if cfg.training.save_model:
-        pictures.export(run, state.kept)
+        figures.export(run, state.kept)
     if cfg.training.save_logs:
-        loop.write_curves(run, list(state.sums))
+        curves.write_curves(run, METRICS)
 
 
-def begin(cfg: config.Config, n_classes: int, device: torch.device) -> State:
+def initial_state(cfg: config.Config, n_classes: int, device: torch.device) -> State:
     """The state before the first step, with random weights."""
     malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
@@ -78,14 +91,13 @@ def begin(cfg: config.Config, n_classes: int, device: torch.device) -> State:
     if cfg.training.average:
         networks["average"] = copy.deepcopy(networks["net"]).requires_grad_(False)
     networks.to(device)
-    precision.prepare(networks, cfg.training.precision, device)
-    names = ("loss", "pixel_accuracy")
-    sums = {name: torch.zeros((), device=device) for name in names}
-    return State(networks, {"net": optimizer(cfg.training, networks["net"])}, sums)
+    unfuse_attention(networks, cfg.training.precision, device)
+    optimizer = build_optimizer(cfg.training, networks["net"])
+    return State(networks, {"net": optimizer}, RunningMetrics(METRICS, device))
 
 
-def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimizer:
-    """Weights of more than one dimension decay, embeddings and class tokens do not."""
+def build_optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay applies to matrices, not to biases, norms, embeddings and class tokens."""
     decayed, others = [], []
     for name, parameter in net.named_parameters():
         is_token = name.rpartition(".")[2] in ("pos_embed", "cls_token", "reg_token", "classes")
@@ -98,118 +110,113 @@ def optimizer(training: config.Training, net: nn.Module) -> torch.optim.Optimize
 
 
 def train_epoch(
-    cfg: config.Config, state: State, scenes: data.Scenes
-) -> Iterator[loop.Values | None]:
-    """Trains from state.batch on; yields after each step: now and then the means since the last."""
+    cfg: config.Config, state: State, dataset: data.LabeledImages
+) -> Iterator[dict[str, float] | None]:
+    """Trains from state.batch to the end of the epoch.
+
+    Yields after each step: the means since the last log, every STEPS_BETWEEN_LOGS steps, or None.
+    """
     state.networks.train()
-    n_batches = data.n_batches(cfg, len(scenes))
+    state.metrics.restart_clock()
+    n_batches = data.n_batches(cfg, len(dataset))
     n_steps = n_batches * cfg.training.n_epochs
-
-    def step(batch: tuple[Tensor, Tensor]) -> tuple[int, float, dict[str, Tensor]]:
-        rate = learning_rate(cfg.training, state.step, n_steps)
-        return len(batch[0]), rate, train_step(cfg, state, *batch, rate)
-
-    batches = data.batches(scenes, cfg, state.epoch, state.batch)
-    yield from loop.epoch(state, batches, step, n_batches, n_steps, cfg.training.seed)
+    for pixels, labels in data.batches(dataset, cfg, state.epoch, state.batch):
+        torch.manual_seed(cfg.training.seed * PRIME + state.step)  # dropout and drop path
+        lr = learning_rate(cfg.training, state.step, n_steps)
+        values = train_step(cfg, state, pixels.to(state.device), labels.to(state.device), lr)
+        state.metrics.add(values, len(pixels))
+        state.step += 1
+        state.batch += 1
+        metrics = None
+        if state.step % STEPS_BETWEEN_LOGS == 0 or state.step == n_steps:
+            metrics = state.metrics.means((state.step - 1) % STEPS_BETWEEN_LOGS + 1) | {"lr": lr}
+        if state.batch == n_batches:
+            state.epoch, state.batch = state.epoch + 1, 0
+        yield metrics
 
 
 def train_step(
-    cfg: config.Config, state: State, shown: Tensor, labels: Tensor, rate: float
+    cfg: config.Config, state: State, pixels: Tensor, labels: Tensor, lr: float
 ) -> dict[str, Tensor]:
-    """Images (b, 3, h, w) and labels (b, h, w) -> the loss and the accuracy before the update."""
-    (descent,) = state.optimizers.values()
-    for group in descent.param_groups:
-        group["lr"] = rate
-    shown, labels = shown.to(state.device), labels.to(state.device)
-    with precision.autocast(cfg.training.precision, state.device):
-        logits = state.net(shown)
-    value = pixel_loss(logits, labels, state.weights)
-    descent.zero_grad()
+    """Images (b, 3, h, w), labels (b, h, w) -> loss and pixel accuracy before the update."""
+    (optimizer,) = state.optimizers.values()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with autocast(cfg.training.precision, state.device):
+        logits = state.net(pixels)
+    value = loss.pixel_cross_entropy(logits, labels, state.class_weights)
+    optimizer.zero_grad()
     value.backward()
-    descent.step()
-    average_weights(state, cfg.training.average)
-    return {"loss": value.detach(), "pixel_accuracy": accuracy(logits.detach(), labels)}
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of labelled pixels whose own class has the highest of logits (b, k, h, w)."""
-    known = labels != data.IGNORE
-    # an argmax over strided classes takes ten times as long on the CPU as their maximum
-    own = logits.gather(1, torch.where(known, labels, 0)[:, None])[:, 0]
-    return ((own >= logits.amax(1)) & known).sum() / known.sum().clamp(min=1)
-
-
-def pixel_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy over the pixels that have a label: (b, k, h, w), (b, h, w) -> a number.
-
-    0 where none has. weights (k,): each pixel counts as its class does.
-    """
-    known = labels != data.IGNORE
-    total = F.cross_entropy(
-        logits.float(), labels, weights, ignore_index=data.IGNORE, reduction="sum"
-    )
-    if weights is None:
-        return total / known.sum().clamp(min=1)
-    return total / weights[labels[known]].sum().clamp(min=1e-6)
+    optimizer.step()
+    update_average(state, cfg.training.average)
+    accuracy = loss.pixel_accuracy(logits.detach(), labels)
+    return {"loss": value.detach(), "pixel_accuracy": accuracy}
 
 
 @torch.no_grad()
-def average_weights(state: State, decay: float) -> None:
-    """Moves the average towards the network; decay 0 makes them equal."""
+def update_average(state: State, decay: float) -> None:
+    """Updates the moving average of the weights; decay 0 copies them."""
     if "average" not in state.networks:
         return
-    # young, the average is over the few steps there are
+    # early on, the average is over the few steps so far
     decay = min(decay, (1 + state.step) / (10 + state.step)) if decay else 0.0
-    pairs = [list(each.parameters()) for each in (state.kept, state.net)]
+    pairs = [list(net.parameters()) for net in (state.kept, state.net)]
     torch._foreach_lerp_(*pairs, 1 - decay)
 
 
 def learning_rate(training: config.Training, step: int, n_steps: int) -> float:
-    """Before a step, counted from 0: after a linear rise a polynomial (sgd), or a cosine to 0."""
-    n_warm = training.warmup * n_steps
-    if step < n_warm:
-        return training.lr * (step + 1) / (n_warm + 1)
-    share = (step - n_warm) / max(n_steps - n_warm, 1)
+    """Before a step, counted from 0: linear warmup, then polynomial (sgd) or cosine decay."""
+    n_warmup = training.warmup * n_steps
+    if step < n_warmup:
+        return training.lr * (step + 1) / (n_warmup + 1)
+    done = (step - n_warmup) / max(n_steps - n_warmup, 1)
     if training.optimizer == "sgd":
-        return max(training.lr * (1 - share) ** POWER, min(FLOOR, training.lr))
-    return training.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return max(training.lr * (1 - done) ** POWER, min(MIN_LR, training.lr))
+    return training.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def save(run: Run, state: State) -> None:
     checkpoint.save(
         run,
+        state.step,
         state.networks,
         state.optimizers,
-        state.sums,
-        state.step,
+        state.metrics.tensors,
         header=state.net.encoder.describe(),
         epoch=state.epoch,
         batch=state.batch,
     )
 
 
-# ---- what the labels alone say
+def resume(run: Run, state: State) -> None:
+    latest = checkpoint.restore(run, state.networks, state.optimizers, state.metrics.tensors)
+    if latest:
+        state.step = latest.step
+        state.epoch, state.batch = latest.progress["epoch"], latest.progress["batch"]
 
 
-def class_weights(training: config.Training, scenes: data.Scenes) -> Tensor | None:
-    """(1 / frequency) ** balance of each class, such that a pixel weighs 1 on average."""
+# ---- statistics of the labels
+
+
+def class_weights(training: config.Training, dataset: data.LabeledImages) -> Tensor | None:
+    """(1 / frequency) ** balance of each class, scaled so that pixels have weight 1 on average."""
     if not training.balance:
         return None
     counts = np.zeros(256, np.int64)
-    for i in range(min(len(scenes), COUNTED)):
-        counts += np.bincount(scenes[i][1].ravel(), minlength=256)
-    frequency = np.maximum(counts[: scenes.n_classes], 1) / max(counts[:-1].sum(), 1)
+    for i in range(min(len(dataset), MAX_IMAGES_FOR_STATISTICS)):
+        counts += np.bincount(dataset[i][1].ravel(), minlength=256)
+    frequency = np.maximum(counts[: dataset.n_classes], 1) / max(counts[:-1].sum(), 1)
     weights = frequency**-training.balance
     return torch.from_numpy(weights / (weights * frequency).sum()).float()
 
 
-def write_prior(run: Run, scenes: data.Scenes) -> None:
-    """The baseline: the most frequent class at each place, as RUN/prior.npy and a picture."""
-    counts = np.zeros((scenes.n_classes + 1, *PRIOR), np.int32)
-    rows, columns = np.indices(PRIOR)
-    for i in range(min(len(scenes), COUNTED)):
-        labels = pictures_data.nearest(scenes[i][1], PRIOR)
-        counts[np.minimum(labels, scenes.n_classes), rows, columns] += 1
+def write_class_prior(run: Run, dataset: data.LabeledImages) -> None:
+    """RUN/prior.npy and a figure: the baseline, the most frequent class at each position."""
+    counts = np.zeros((dataset.n_classes + 1, *PRIOR_SIZE), np.int32)
+    rows, columns = np.indices(PRIOR_SIZE)
+    for i in range(min(len(dataset), MAX_IMAGES_FOR_STATISTICS)):
+        labels = images.resize_labels(dataset[i][1], PRIOR_SIZE)
+        counts[np.minimum(labels, dataset.n_classes), rows, columns] += 1
     prior = counts[:-1].argmax(0).astype(np.uint8)
     np.save(run.path / "prior.npy", prior)
-    images.save_png(run.images / "prior.png", pictures.paint(prior, scenes.n_classes))
+    images.save_png(run.images / "prior.png", figures.paint(prior, dataset.n_classes))

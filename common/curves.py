@@ -1,0 +1,25 @@
+"""The curves of a run as an image, for those who want a file beside the report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.run import Run
+
+
+def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) -> Path:
+    """RUN/images/losses.png: logged metrics by step, one plot each; log_scale: of these names."""
+    from matplotlib.figure import Figure
+
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure((7, 1 + 2 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
+        axis.plot([line["step"] for line in lines], [line[name] for line in lines])
+        axis.set_ylabel(name.replace("_", " "))
+        if name in log_scale:
+            axis.set_yscale("log")
+    axis.set_xlabel("step")
+    path = run.images / "losses.png"
+    figure.savefig(path, dpi=100)
+    return path

@@ -1,0 +1,1 @@
+"""Steps after a network: the fully connected CRF, and normalized cuts."""

@@ -1,0 +1,1 @@
+"""What Segmenter and DINO share: vision transformers, their attention, TokenCut, visualization."""

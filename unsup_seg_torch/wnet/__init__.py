@@ -1,0 +1,1 @@
+"""W-Net (Xia and Kulis 2017): segments images after training on them without labels."""
