@@ -85,11 +85,8 @@ def write(
     distances = np.linalg.norm(embeddings[:, None] - centers, axis=2)  # (n, k)
     own = distances[np.arange(len(distances)), clusters[0]]
     arrays = {"embeddings": embeddings, "clusters": clusters[0], "kmeans": clusters}
-    columns = {
-        "cluster": clusters[0],
-        "distance": own,
-        "margin": predictions.margins(distances),
-    }
+    margins = predictions.margins(distances)
+    columns = {"cluster": clusters[0], "distance": own, "margin": margins}
     predictions.write(out, dataset, arrays, columns)
     with predictions.writing(out / "images"):
         figures.write(out / "images", dataset, embeddings, clusters[0], own)

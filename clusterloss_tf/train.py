@@ -155,9 +155,9 @@ def check_n_clusters(cfg: config.Config, test_set: datasets.Images) -> None:
 
 
 def train_epoch(state: State, images: np.ndarray, run: Run | None = None) -> Iterator[float]:
-    """The rest of an epoch, from state.batch; yields the loss of each step, when it can be stopped.
+    """Trains on images (n, h, w, c) from state.batch to the end of the epoch.
 
-    images (n, h, w, c). Logs to run if it is given.
+    Yields the loss after each step, when it is safe to stop. Logs to `run` if it is given.
     """
     training = state.cfg.training
     batches = data.batches(

@@ -10,7 +10,7 @@ from tests.entry_scripts import Checkout
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # results are bit-identical on the CPU only
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as common.tf
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as clusterloss_tf
 
 CLASSES = ("blue", "gray", "green", "orange", "red")
 
