@@ -20,8 +20,8 @@ log = logging.getLogger("deepcluster_torch.evaluate")
 PROTOCOL = (
     "All training images, in evaluation mode, without augmentation. Accuracy: one-to-one matching "
     "of clusters and classes (Hungarian algorithm) for any number of clusters; NMI: arithmetic "
-    "mean. Balance: perplexity of the cluster sizes over the number of clusters, 1 for equal sizes. "
-    "NMI previous: between the last two assignments of the training."
+    "mean. Balance: perplexity of the cluster sizes over the number of clusters, 1 for equal "
+    "sizes. NMI previous: between the last two assignments of the training."
 )
 MIN_BALANCE = 0.1  # balance below which the clusters have collapsed
 
