@@ -1,4 +1,4 @@
-# make help. A paper is a folder with a suffix, *_torch or *_tf; its target is the name without it.
+# See `make help`. A paper is a folder *_torch or *_tf; its target is the name without the suffix.
 SHELL := bash
 PYTHON ?= python3
 EXTRA ?= cpu
@@ -6,33 +6,36 @@ JOBS ?= 2
 TORCH := $(patsubst %_torch/train.py,%,$(wildcard *_torch/train.py))
 TF := $(patsubst %_tf/train.py,%,$(wildcard *_tf/train.py))
 SUITES := $(wildcard tests/*_torch tests/*_tf)
-# The number of clusters, K, as the paper's config calls it.
+# The config key that K sets, where it is not model.n_clusters.
 K_KEY_dti := model.n_prototypes
 K_KEY_dfc := model.n_labels
 
-.PHONY: help setup test lint bench report data $(TORCH) $(TF)
+.PHONY: help setup test test-fast lint bench report data $(TORCH) $(TF)
 .NOTPARALLEL:
 
 ifeq ($(filter $(EXTRA),cpu cuda),)
-$(error EXTRA is $(EXTRA): cpu or cuda was expected)
+$(error EXTRA is $(EXTRA): expected cpu or cuda)
 endif
 
 define HELP
-One command a paper: sets up (once), trains, predicts, scores, writes the report, prints the run folder.
+One command per paper: installs it (once), trains, predicts, evaluates, writes a report, prints the run folder.
 
   make PAPER             PAPER is one of: $(TORCH) $(TF)
-  make test              all tests, one process a suite, JOBS=2 suites at once
-  make bench             our training step against the plain one, in turn: the ratios
-  make report            index.html over all runs
-  make data DATASET=x    download a data set (data/README.md names them)
-  make lint              format and rules (ruff)
-  make setup             install all papers' packages into .venv
+  make test              all tests; JOBS=2 suites at a time, each in its own process
+  make test-fast         the same without the tests that run whole trainings
+  make bench             training steps timed against a reference implementation
+  make report            one table of all runs: runs/index.html
+  make data DATASET=x    download a dataset (listed in data/README.md)
+  make lint              check format and style (ruff)
+  make setup             install the packages of all papers into .venv
 
-  CONFIG=mnist.yml       a file of the paper's configs/, or a path; without it a small data set that comes with the code
-  IMAGES=photos K=10     your own folder of images, in 10 clusters
+  CONFIG=mnist.yml       a file in the paper's configs/, or a path; default: a small dataset, nothing to download
+  IMAGES=photos K=10     a folder of your own images, and the number of clusters or labels
   TAG=try1               a name for the run
-  SET="--training.lr 3e-4 --training.seed 3"    any key of the config
-  CUDA=0                 which GPU; EXTRA=cuda at set-up for GPU builds; PYTHON=python3.12 the interpreter of .venv
+  SET="--training.lr 3e-4 --training.seed 3"    any options of train.py
+  CUDA=0                 the GPU to use
+  EXTRA=cuda             install the CUDA builds (default: cpu)
+  PYTHON=python3.12      the interpreter for .venv
 
   make dti
   make dti IMAGES="my photos" K=10 TAG=holiday
@@ -48,15 +51,15 @@ help:
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	    echo "$(PYTHON) is absent or older than 3.10: name another one, as in make PYTHON=python3.12" >&2; exit 2; }
+	    echo "$(PYTHON) is missing or older than 3.10: choose another one, for example make PYTHON=python3.12" >&2; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \
-	    echo "$(PYTHON) cannot make a .venv: install its venv package (Debian and Ubuntu: python3-venv)" >&2; exit 2; }
+	    echo "$(PYTHON) cannot create .venv: install its venv package (Debian and Ubuntu: python3-venv)" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv
 
-# One stamp for each set of extras: pip runs again when a version changes, else setting up is instant.
+# One stamp file per set of extras: pip runs again only when a version changes.
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@case $* in dev) cost="200 MB, a minute or two";; tf-*) cost="TensorFlow, 1 GB, a few minutes";; *) cost="PyTorch alone is 3 GB, 4 to 15 minutes";; esac; \
-	    echo "Setting up .venv with [$*], once ($$cost) ..." >&2
+	    echo "Installing [$*] into .venv, once ($$cost) ..." >&2
 	@.venv/bin/python -m pip install -c constraints.txt -e '.[$*]' >&2
 	@touch $@
 
@@ -65,7 +68,7 @@ setup: .venv/installed-$(EXTRA),dev
 
 $(TORCH): .venv/installed-torch-$(EXTRA)
 $(TF): .venv/installed-tf-$(EXTRA)
-# IMAGES and K come through the environment, so that any name is safe; SET is shell text and may quote.
+# IMAGES and K are read from the environment, so that any name is safe; SET is shell text and may contain quotes.
 $(TORCH) $(TF):
 	@set -- $(SET); \
 	if [ -n "$$K" ]; then set -- --$(or $(K_KEY_$@),model.n_clusters) "$$K" "$$@"; fi; \
@@ -73,14 +76,15 @@ $(TORCH) $(TF):
 	export VIRTUAL_ENV="$$PWD/.venv" PATH="$$PWD/.venv/bin:$$PATH"; \
 	cuda="$$CUDA" config="$$CONFIG" tag="$$TAG" exec $(wildcard $@_torch $@_tf)/pipeline.sh "$$@"
 
-# A suite in a process of its own, for TensorFlow and PyTorch do not share one; JOBS suites at once.
-test: setup
-	@answers=$$(mktemp -d); trap 'rm -r "$$answers"' EXIT; failed=0; \
-	printf '%s\n' $(SUITES) "tests/common $(wildcard tests/test_*.py)" | \
-	xargs -d '\n' -P $(JOBS) -I SUITE bash -c 'answer="$$1/$$(basename $${2%% *})"; \
-	    .venv/bin/python -m pytest $$2 >"$$answer" 2>&1; code=$$?; \
-	    echo "== $$2"; cat "$$answer"; exit $$((code > 0))' suite "$$answers" SUITE || failed=1; \
-	echo; for answer in "$$answers"/*; do echo "$${answer##*/}"; tail -n 1 "$$answer"; done; exit $$failed
+# One process per suite, as TensorFlow and PyTorch cannot share one.
+test-fast: export PYTEST_ADDOPTS += -m "not slow"
+test test-fast: setup
+	@logs=$$(mktemp -d); trap 'rm -r "$$logs"' EXIT; failed=0; \
+	printf '%s\0' $(SUITES) "tests/common $(wildcard tests/test_*.py)" | \
+	xargs -0 -P $(JOBS) -I SUITE bash -c 'log="$$1/$$(basename $${2%% *})"; \
+	    .venv/bin/python -m pytest $$2 >"$$log" 2>&1; code=$$?; \
+	    echo "== $$2"; cat "$$log"; exit $$((code > 0))' suite "$$logs" SUITE || failed=1; \
+	echo; for log in "$$logs"/*; do echo "$${log##*/}"; tail -n 1 "$$log"; done; exit $$failed
 
 bench: setup
 	@for file in $(wildcard benchmarks/*.py); do \

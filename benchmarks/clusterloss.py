@@ -1,6 +1,6 @@
-"""Facility location: our loss and gradient against loops with scikit-learn's NMI, as the original.
+"""Facility location loss and gradient against loops with scikit-learn's NMI, as in the original.
 
-The loops are also what the tests compare the loss with.
+The tests compare the loss with the same loops.
 """
 
 import statistics
@@ -9,7 +9,7 @@ import time
 import numpy as np
 from sklearn import metrics as scores
 
-N_TURNS, N_STEPS = 5, 3
+N_REPEATS, N_STEPS = 5, 3
 GAMMA = 64.0
 AGREEMENTS = {
     "nmi": scores.normalized_mutual_info_score,
@@ -24,10 +24,10 @@ def distances_of(embeddings: np.ndarray) -> np.ndarray:
 
 
 def assign(distances: np.ndarray, medoids: list[int]) -> np.ndarray:
-    """The number in `medoids` of each point's nearest one; a medoid is its own."""
-    nearest = distances[:, medoids].argmin(1)
-    nearest[medoids] = range(len(medoids))
-    return nearest
+    """Position in `medoids` of the medoid nearest to each point; a medoid is nearest to itself."""
+    clusters = distances[:, medoids].argmin(1)
+    clusters[medoids] = range(len(medoids))
+    return clusters
 
 
 def margin(labels: np.ndarray, clusters: np.ndarray, kind: str, average: str) -> float:
@@ -68,8 +68,8 @@ def greedy(distances: np.ndarray, labels: np.ndarray, *options: object) -> list[
     medoids: list[int] = []
     for _ in range(len(set(labels.tolist()))):
         others = [c for c in range(len(labels)) if c not in medoids]
-        found = [augmented_score(distances, labels, [*medoids, c], *options) for c in others]
-        medoids.append(others[int(np.argmax(found))])
+        scores = [augmented_score(distances, labels, [*medoids, c], *options) for c in others]
+        medoids.append(others[int(np.argmax(scores))])
     return medoids
 
 
@@ -86,26 +86,26 @@ def pam(
         clusters = assign(distances, medoids)
         for k in range(len(medoids)):
             members = np.flatnonzero(clusters == k)
-            found = []
+            scores = []
             for c in members:
                 tried = [*medoids[:k], c, *medoids[k + 1 :]]
                 delta = margin(labels, assign(distances, tried), kind, average)
-                found.append(gamma * delta - distances[members, c].sum())
-            medoids[k] = int(members[int(np.argmax(found))])
+                scores.append(gamma * delta - distances[members, c].sum())
+            medoids[k] = int(members[int(np.argmax(scores))])
     return medoids
 
 
 def loss_and_gradient(
     embeddings: np.ndarray, labels: np.ndarray, gamma: float, refine: str
 ) -> tuple[float, np.ndarray]:
-    """The original, in loops: embeddings (n, d), labels (n,) -> the summed loss, its gradient."""
+    """The original in loops: embeddings (n, d), labels (n,) -> summed loss, gradient (n, d)."""
     distances = distances_of(embeddings)
     medoids = greedy(distances, labels, gamma)
     if refine == "pam":
         medoids = pam(distances, labels, medoids, gamma)
-    own = class_medoids(distances, labels)
+    medoids_of_classes = class_medoids(distances, labels)
     order = list(dict.fromkeys(labels.tolist()))
-    truth = np.array([own[order.index(label)] for label in labels.tolist()])
+    truth = np.array([medoids_of_classes[order.index(label)] for label in labels.tolist()])
     nearest = np.array(medoids)[assign(distances, medoids)]
     rows = np.arange(len(labels))
     loss = augmented_score(distances, labels, medoids, gamma) + distances[rows, truth].sum()
@@ -121,10 +121,9 @@ def loss_and_gradient(
 
 
 def main() -> None:
-    from clusterloss_tf import config, train  # first: tells TensorFlow how to convolve
+    from clusterloss_tf import config, train
     from clusterloss_tf.loss import facility_location
-
-    tf = train.tf
+    from common.tf import tf
 
     @tf.function(jit_compile=True)
     def ours(embeddings, labels, refine):
@@ -133,7 +132,7 @@ def main() -> None:
             loss = tf.reduce_sum(facility_location(embeddings, labels, GAMMA, refine))
         return loss, tape.gradient(loss, embeddings)
 
-    print(f"facility location, forward and backward, 64-d, medians of {N_TURNS} turns")
+    print(f"facility location, forward and backward, 64-d, medians of {N_REPEATS} repeats")
     for n, n_classes, refine, is_compared in (
         (128, 32, "greedy", True),
         (128, 32, "pam", True),
@@ -146,19 +145,22 @@ def main() -> None:
         labels = np.repeat(np.arange(n_classes), n // n_classes)
         tensors = tf.constant(embeddings), tf.constant(labels), refine
         ours(*tensors)
-        mine, theirs = [], []
-        for _ in range(N_TURNS):
+        our_times, loop_times = [], []
+        for _ in range(N_REPEATS):
             began = time.perf_counter()
-            found = [tensor.numpy() for tensor in ours(*tensors)]
-            mine.append(time.perf_counter() - began)
+            loss, _ = (tensor.numpy() for tensor in ours(*tensors))
+            our_times.append(time.perf_counter() - began)
             if is_compared:
                 began = time.perf_counter()
-                expected = loss_and_gradient(embeddings.astype(np.float64), labels, GAMMA, refine)
-                theirs.append(time.perf_counter() - began)
-        line = f"{n} points, {n_classes:2} classes, {refine:6}  ours {_ms(mine):7.1f} ms"
+                expected, _ = loss_and_gradient(
+                    embeddings.astype(np.float64), labels, GAMMA, refine
+                )
+                loop_times.append(time.perf_counter() - began)
+        line = f"{n} points, {n_classes:2} classes, {refine:6}  ours {_ms(our_times):7.1f} ms"
         if is_compared:
-            np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
-            line += f"  loops {_ms(theirs):7.0f} ms  ratio {_ms(theirs) / _ms(mine):5.0f}"
+            np.testing.assert_allclose(loss, expected, rtol=1e-4)
+            ratio = _ms(loop_times) / _ms(our_times)
+            line += f"  loops {_ms(loop_times):7.0f} ms  ratio {ratio:5.0f}"
         print(line, flush=True)
     images = np.random.default_rng(0).integers(0, 256, (128, 32, 32, 3), np.uint8)
     labels = np.repeat(np.arange(32), 4)

@@ -1,4 +1,4 @@
-"""Feature clustering: our training step against a plain PyTorch one, in turn, each in its process.
+"""Feature clustering: a training step against a plain PyTorch one, alternating, in two processes.
 
 481x321, p = q = 100, two blocks, SGD: forward, both losses, backward, update, number of labels.
 """
@@ -9,11 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEIGHT, WIDTH, N_CHANNELS, N_STEPS, N_TURNS = 321, 481, 100, 3, 5
+HEIGHT, WIDTH, N_CHANNELS, N_STEPS, N_REPEATS = 321, 481, 100, 3, 5
 
 OURS = """
-import json, os, sys, time
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+import json, sys, time
 import numpy as np
 from dfc_tf import config, data, train
 
@@ -26,7 +25,7 @@ cfg = config.Config(
 image = np.random.default_rng(0).random((h, w, 3)).astype(np.float32)
 state = train.State(cfg, 3)
 state.begin_batch(0)
-inputs = train.Inputs(cfg, [data.Picture("", "", image, data.to_rgb(image))])
+inputs = train.Inputs(cfg, [data.Sample(image)])
 train.train_chunk(cfg, state, inputs)
 for line in sys.stdin:
     began = time.perf_counter()
@@ -34,8 +33,8 @@ for line in sys.stdin:
     print((time.perf_counter() - began) / n_steps, flush=True)
 """
 
-# The same network, losses and optimiser as one would write them down; labels are counted on the
-# host, as a loop that stops by their number does.
+# The same network, losses and optimizer in straightforward code; labels are counted on the host,
+# as in a loop that stops at a number of labels.
 PLAIN = """
 import json, sys, time
 import numpy as np, torch
@@ -76,24 +75,26 @@ for line in sys.stdin:
 def main() -> None:
     print(
         f"DFC, a training step: {WIDTH}x{HEIGHT}, p = q = {N_CHANNELS}, 2 blocks, "
-        f"medians of {N_TURNS} times {N_STEPS} steps"
+        f"medians of {N_REPEATS} x {N_STEPS} steps"
     )
     plain = start(PLAIN, "float32")
     for precision in ("float32", "bfloat16"):
         ours = start(OURS, precision)
-        pairs = [(seconds(ours), seconds(plain)) for _ in range(N_TURNS)]
+        pairs = [(seconds(ours), seconds(plain)) for _ in range(N_REPEATS)]
         stop(ours)
-        mine, theirs = (1000 * statistics.median(column) for column in zip(*pairs, strict=True))
+        ours_ms, plain_ms = (
+            1000 * statistics.median(column) for column in zip(*pairs, strict=True)
+        )
         print(
-            f"{precision:8}  ours {mine:6.0f} ms  plain float32 {theirs:6.0f} ms  "
-            f"ratio {theirs / mine:4.1f}",
+            f"{precision:8}  ours {ours_ms:6.0f} ms  plain float32 {plain_ms:6.0f} ms  "
+            f"ratio {plain_ms / ours_ms:4.1f}",
             flush=True,
         )
     stop(plain)
 
 
 def start(code: str, precision: str) -> subprocess.Popen:
-    """A process that takes N_STEPS steps a line it is given: TensorFlow never with PyTorch."""
+    """A process that takes N_STEPS steps per input line; PyTorch and TensorFlow need their own."""
     arguments = json.dumps([HEIGHT, WIDTH, N_CHANNELS, N_STEPS, precision])
     return subprocess.Popen(
         [sys.executable, "-c", code, arguments],
@@ -105,7 +106,7 @@ def start(code: str, precision: str) -> subprocess.Popen:
 
 
 def seconds(process: subprocess.Popen) -> float:
-    """Of one step."""
+    """Seconds per step."""
     process.stdin.write("\n")
     process.stdin.flush()
     line = process.stdout.readline()

@@ -1,18 +1,19 @@
-"""Retrieval scores of held-out images while `model.fit` trains, and the best weights kept."""
+"""Retrieval metrics of held-out images during `model.fit`."""
 
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from common import metrics
+from common.tf import keras
 
 
 class RetrievalCallback(keras.callbacks.Callback):
-    """After each epoch adds val_recall_at_1, val_map_at_r, ... of images to the logs.
+    """Adds val_recall_at_1, val_map_at_r, ... to the logs after each epoch.
 
-    images (n, ...) as the model takes them, labels (n,). path, ending in .weights.h5: where the
-    weights of the highest Recall@1 go. Other callbacks may monitor the new logs if they come later.
+    images (n, ...) as the model takes them, labels (n,). path, ending in .weights.h5: where to save
+    the weights with the highest Recall@1. A callback that monitors these metrics must come later in
+    the list of callbacks.
     """
 
     def __init__(

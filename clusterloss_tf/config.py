@@ -1,10 +1,9 @@
-"""Every knob of facility location metric learning; the shipped experiments are in configs/."""
+"""Options of facility location metric learning; the experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Loss = Literal[
     "facility", "contrastive", "triplet", "triplet_hard", "lifted", "n_pair", "multi_similarity",
@@ -19,115 +18,111 @@ class Dataset:
     name: str = "digits"
     """A name in data/sources.yml, or "folder" with `path`."""
     path: str | None = None
-    """Folder of images, one sub-folder a class."""
+    """Folder of images with one sub-folder per class; null for datasets known by name."""
     split: str = ""
-    """What is divided into training and test; empty: the whole set."""
+    """Split to train on, and to test on unless `test_split` is given; empty: all images."""
     protocol: Literal["seen", "disjoint"] = "seen"
-    """What is tested: other images of the classes that are trained on, or other classes."""
+    """Test on other images of the training classes (seen), or on classes that are not trained on
+    (disjoint)."""
     test_split: str = ""
-    """Protocol seen: the set's own test images, in the place of held_out."""
+    """Protocol seen: split to test on; empty: hold out `held_out` instead."""
     held_out: float = 0.25
-    """Share of each class, or of the classes, that is for the test only."""
+    """Test fraction, between 0 and 1: of each class (seen), or of the classes (disjoint)."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of all datasets; null: the environment variable DATA_ROOT, or data/."""
     size: int | None = None
-    """Pixels, square; photos are resized and cropped at the centre."""
+    """Side in pixels of the square to which images are resized and center-cropped; null: their own
+    size, or 64 for a folder whose images differ in size."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Largest fraction of unreadable files that is skipped; more of them are an error."""
 
     def __post_init__(self) -> None:
-        require(self.size is None or self.size >= 1, "dataset.size", self.size, "1 or more")
+        checks.at_least(self, 1, "size")
         require(0 < self.held_out < 1, "dataset.held_out", self.held_out, "between 0 and 1")
 
 
 @dataclass(frozen=True)
 class Model:
     depth: int = 40
-    """Layers; three dense blocks share depth - 4."""
+    """Layers of the DenseNet: 4 plus a multiple of 3 (of 6 with bottleneck), shared by three dense
+    blocks."""
     growth: int = 12
-    """Channels that a layer adds; the paper's k."""
+    """Channels that each layer adds (growth rate k of DenseNet)."""
     bottleneck: bool = False
-    """DenseNet-BC: 1x1 convolutions to 4 k first, and transitions halve."""
+    """DenseNet-BC: a 1x1 convolution to 4 k channels before each 3x3 convolution, and transitions
+    that halve the channels."""
     dropout: float = 0.0
-    """After every convolution."""
+    """Dropout rate after each convolution, from 0 to below 1."""
     dim: int = 64
-    """Of an embedding."""
+    """Dimensions of the embedding (paper: 64)."""
     normalize: bool = True
-    """Whether embeddings are unit vectors."""
+    """Scale embeddings to unit length."""
     trunk: str | None = None
-    """Run folder whose network this one starts as, but for the embedding."""
+    """Run folder to take initial weights from, except for the embedding layer; null: random
+    weights."""
     n_clusters: int | None = None
-    """Of k-means on the embeddings; default: as many as classes."""
+    """Number of k-means clusters of the embeddings; null: the number of classes."""
 
     def __post_init__(self) -> None:
         n_parts = 6 if self.bottleneck else 3
-        require(
-            self.depth >= 4 + n_parts and (self.depth - 4) % n_parts == 0,
-            "model.depth", self.depth, f"4 and a multiple of {n_parts}",
-        )  # fmt: skip
-        for name in ("growth", "dim"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
-        require(
-            self.n_clusters is None or self.n_clusters >= 1,
-            "model.n_clusters",
-            self.n_clusters,
-            "1 or more",
-        )
+        is_valid = self.depth >= 4 + n_parts and (self.depth - 4) % n_parts == 0
+        require(is_valid, "model.depth", self.depth, f"4 and a multiple of {n_parts}")
+        checks.at_least(self, 1, "growth", "dim", "n_clusters")
+        checks.below_one(self, "dropout")
 
 
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Random seed of weights, batches and augmentation; the test images do not depend on it."""
     loss: Loss = "facility"
-    """"""
+    """Loss function: facility location (the paper), or a baseline."""
     gamma: float = 64.0
-    """Facility: weight of the margin, against distances summed over the batch."""
+    """Facility location: weight of the margin (at most 1) relative to distances summed over the
+    batch; good values are near the batch size."""
     refine: Refine = "greedy"
-    """Facility: how far the search goes."""
+    """Facility location: medoids found greedily, refined by PAM (paper), or by swaps (a longer
+    search)."""
     margin: Literal["nmi", "ami", "ari", "vmeasure", "const"] = "nmi"
-    """"""
+    """Facility location: margin of a clustering, 1 minus NMI (paper), AMI, ARI or V-measure, or 1
+    for every partition other than the classes (const)."""
     nmi_average: Literal["arithmetic", "geometric"] = "arithmetic"
-    """"""
+    """Facility location: mean of the two entropies in NMI and AMI (paper: geometric)."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Of the terms; sum is the original."""
+    """Mean or sum of the loss over the batch (paper: sum)."""
     optimizer: Literal["adam", "sgd"] = "adam"
-    """Sgd has Nesterov's momentum 0.9."""
+    """Optimizer; sgd uses Nesterov momentum 0.9."""
     lr: float = 1e-3
-    """"""
+    """Peak learning rate."""
     weight_decay: float = 1e-4
-    """Of convolutions and of the embedding."""
+    """Decoupled weight decay of convolutions and the embedding layer; 0: none."""
     warmup: float = 0.05
-    """Share of the training in which the rate rises."""
+    """Fraction of the training in which the learning rate rises linearly to `lr`."""
     milestones: tuple[float, ...] = ()
-    """Shares of the training after which the rate is a tenth; empty: it falls along a cosine."""
+    """Fractions of the training, between 0 and 1, after each of which the learning rate is divided
+    by 10; empty: cosine decay to 0."""
     batch_size: int = 128
-    """"""
+    """Images per batch, at most."""
     images_per_class: int = 4
-    """Of a batch; more where there are too few classes to fill it."""
+    """Images of each class in a batch; more if there are too few classes to fill it."""
     sampler: Literal["classes", "superclasses"] = "classes"
-    """Whose images meet; cifar100 has both."""
+    """Choice of the classes of a batch: at random, or from few superclasses (cifar100 only)."""
     augment: Augment = "crop"
-    """Shifts of an eighth; flip: mirrored as well."""
+    """Augmentation: none, random shifts by up to an eighth of the image (crop), or these and
+    horizontal flips (flip)."""
     n_epochs: int = 30
-    """0: the untrained network."""
+    """Epochs; 0: keep the untrained network."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine that shows the curves live; null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        for name in ("gamma", "weight_decay", "n_epochs"):
-            value = getattr(self, name)
-            require(value >= 0, f"training.{name}", value, "0 or more")
-        require(0 <= self.warmup < 1, "training.warmup", self.warmup, "a share below 1")
-        require(
-            all(0 < share < 1 for share in self.milestones),
-            "training.milestones", self.milestones, "shares between 0 and 1",
-        )  # fmt: skip
-        for name in ("batch_size", "images_per_class"):
-            value = getattr(self, name)
-            require(value >= 2, f"training.{name}", value, "2 or more")
+        checks.positive(self, "lr")
+        checks.at_least(self, 0, "gamma", "weight_decay", "n_epochs")
+        checks.at_least(self, 2, "batch_size", "images_per_class")
+        checks.below_one(self, "warmup")
+        is_valid = all(0 < fraction < 1 for fraction in self.milestones)
+        expected = "fractions between 0 and 1"
+        require(is_valid, "training.milestones", self.milestones, expected)
 
 
 @dataclass(frozen=True)

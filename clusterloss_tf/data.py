@@ -1,21 +1,20 @@
-"""From common.datasets to training and test parts, batches of P classes x M images, and shifts."""
+"""Training and test images, batches of P classes x M images, and augmentation."""
 
 import dataclasses
 import logging
 from collections.abc import Iterator
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from clusterloss_tf import config
 from common import UserError, datasets
+from common.tf import keras, tf
 
 log = logging.getLogger("clusterloss_tf.data")
 
-SPLIT_SEED = 0  # who is held out is no matter of training.seed
+SPLIT_SEED = 0  # the split does not depend on training.seed
 
-# The official super-classes of CIFAR-100 (Krizhevsky 2009); its labels are the sorted names.
+# The official superclasses of CIFAR-100 (Krizhevsky 2009), whose labels are the sorted class names.
 SUPERCLASSES = [
     "beaver dolphin otter seal whale",
     "aquarium_fish flatfish ray shark trout",
@@ -41,13 +40,13 @@ SUPERCLASSES = [
 
 
 def load(cfg: config.Dataset) -> tuple[datasets.Images, datasets.Images]:
-    """The training and the test images that the config names; raises UserError.
+    """The training and the test images; raises UserError if there are too few.
 
-    Protocol "seen": the set's own test images, or `held_out` of each class. "disjoint": all images
-    of the last classes are the test.
+    Protocol "seen": tests on `test_split`, or on `held_out` of each class; "disjoint": on all
+    images of the last classes.
     """
-    found = _labelled(cfg, cfg.split)
-    classes = np.unique(found.labels)
+    dataset = _load_labeled(cfg, cfg.split)
+    classes = np.unique(dataset.labels)
     if cfg.protocol == "disjoint":
         n_test = max(2, round(cfg.held_out * len(classes)))
         if len(classes) - n_test < 2:
@@ -55,42 +54,44 @@ def load(cfg: config.Dataset) -> tuple[datasets.Images, datasets.Images]:
                 f"dataset.protocol disjoint needs two classes to train on and two to test on, "
                 f"{cfg.name} has {len(classes)}"
             )
-        is_test = np.isin(found.labels, classes[-n_test:])
-        return _part(found, ~is_test), _part(found, is_test)
+        is_test = np.isin(dataset.labels, classes[-n_test:])
+        return _subset(dataset, ~is_test), _subset(dataset, is_test)
     if len(classes) < 2:
         raise UserError(f"{cfg.name} has {len(classes)} class: metric learning needs two")
     if cfg.test_split:
-        return found, _labelled(cfg, cfg.test_split)
+        return dataset, _load_labeled(cfg, cfg.test_split)
     random = np.random.default_rng(SPLIT_SEED)
-    is_test = np.zeros(len(found.labels), bool)
+    is_test = np.zeros(len(dataset.labels), bool)
     for label in classes:
-        members = random.permutation(np.flatnonzero(found.labels == label))
+        members = random.permutation(np.flatnonzero(dataset.labels == label))
         is_test[members[: min(max(round(cfg.held_out * len(members)), 1), len(members) - 1)]] = True
     if np.count_nonzero(is_test) < 2:
-        raise UserError(f"{cfg.name} has {len(is_test)} images: too few to hold two for the test")
-    return _part(found, ~is_test), _part(found, is_test)
-
-
-def _labelled(cfg: config.Dataset, split: str) -> datasets.Images:
-    found = datasets.load(cfg.name, split, cfg.root, cfg.path, cfg.size, cfg.max_bad)
-    if found.labels is None:
         raise UserError(
-            f"{cfg.path or cfg.name} has no labels: expected two sub-folders or more, one a class"
+            f"{cfg.name} has {len(is_test)} images: too few to hold out two for testing"
         )
-    return found
+    return _subset(dataset, ~is_test), _subset(dataset, is_test)
 
 
-def _part(found: datasets.Images, chosen: np.ndarray) -> datasets.Images:
+def _load_labeled(cfg: config.Dataset, split: str) -> datasets.Images:
+    dataset = datasets.load(cfg.name, split, cfg.root, cfg.path, cfg.size, cfg.max_bad)
+    if dataset.labels is None:
+        raise UserError(
+            f"{cfg.path or cfg.name} has no labels: expected two or more sub-folders, one per class"
+        )
+    return dataset
+
+
+def _subset(dataset: datasets.Images, is_chosen: np.ndarray) -> datasets.Images:
     return dataclasses.replace(
-        found,
-        images=found.images[chosen],
-        labels=found.labels[chosen],
-        paths=[found.paths[i] for i in np.flatnonzero(chosen)],
+        dataset,
+        images=dataset.images[is_chosen],
+        labels=dataset.labels[is_chosen],
+        paths=[dataset.paths[i] for i in np.flatnonzero(is_chosen)],
     )
 
 
 def superclasses(name: str, labels: np.ndarray) -> np.ndarray:
-    """The super-class (n_classes,) of each sorted label of cifar100, others raise UserError."""
+    """The superclass (n_classes,) of each distinct label; raises UserError except for cifar100."""
     if name != "cifar100":
         raise UserError(f"training.sampler superclasses is for cifar100, {name} has none")
     of_class = {each: i for i, names in enumerate(SUPERCLASSES) for each in names.split()}
@@ -101,7 +102,7 @@ def superclasses(name: str, labels: np.ndarray) -> np.ndarray:
 
 
 def batch_shape(n_classes: int, batch_size: int, images_per_class: int) -> tuple[int, int]:
-    """P classes x M images, at most batch_size; too few classes give more images of each."""
+    """P classes x M images, at most batch_size; few classes get more images each."""
     p = min(max(batch_size // images_per_class, 1), n_classes)
     return p, max(batch_size // p, 1)
 
@@ -114,12 +115,12 @@ def batches(
     epoch: int,
     groups: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Indices (P * M,) of each batch of an epoch: P classes, M images of each, always so many.
+    """Indices (P * M,) of each batch of an epoch: P classes, M images of each.
 
-    labels (n,); groups (n_classes,), the sorted labels' super-classes: classes of few groups meet.
-    Classes are drawn anew for every batch, the images of a class in random order, all of them
-    before the first comes again. A class with fewer than M images repeats them. Depends on seed
-    and epoch alone. Warns where the losses would be zero: one class, or one image of each.
+    labels (n,); groups (n_classes,), superclass of each distinct label: fills a batch with classes
+    of few superclasses. Classes are drawn anew for each batch, the images of a class without
+    replacement until all were drawn. A class with fewer than M images repeats them. Depends on seed
+    and epoch alone. Warns if the losses would be zero: one class, or one image of each.
     """
     classes, labels = np.unique(labels, return_inverse=True)
     p, m = batch_shape(len(classes), batch_size, images_per_class)
@@ -130,7 +131,7 @@ def batches(
     left = [np.empty(0, np.int64) for _ in classes]
     for _ in range(max(1, len(labels) // (p * m))):
         order = random.permutation(len(classes))
-        if groups is not None:  # one super-class after the other
+        if groups is not None:  # one superclass after the other
             order = order[np.argsort(random.permutation(groups.max() + 1)[groups[order]])]
         batch = []
         for label in order[:p]:
@@ -144,7 +145,7 @@ def batches(
 
 
 class ClassBatches(keras.utils.PyDataset):
-    """`batches` of images (n, h, w, c) and labels (n,) for `model.fit`, reshuffled every epoch."""
+    """`batches` of images (n, h, w, c) and labels (n,) for `model.fit`, new ones in each epoch."""
 
     def __init__(
         self,
@@ -171,17 +172,17 @@ class ClassBatches(keras.utils.PyDataset):
         self.order = list(batches(self.labels, *self.options, epoch=self.epoch))
 
 
-def to_tf_dataset(found: ClassBatches) -> tf.data.Dataset:
-    """The same batches as a tf.data.Dataset without end; an epoch has `len(found)` of them."""
+def to_tf_dataset(source: ClassBatches) -> tf.data.Dataset:
+    """The same batches as an infinite tf.data.Dataset; an epoch has `len(source)` of them."""
 
     def generate() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         epoch = 0
         while True:
-            for chosen in batches(found.labels, *found.options, epoch=epoch):
-                yield found.images[chosen], found.labels[chosen]
+            for indices in batches(source.labels, *source.options, epoch=epoch):
+                yield source.images[indices], source.labels[indices]
             epoch += 1
 
-    signature = tuple(tf.TensorSpec(part.shape, part.dtype) for part in found[0])
+    signature = tuple(tf.TensorSpec(part.shape, part.dtype) for part in source[0])
     return tf.data.Dataset.from_generator(generate, output_signature=signature)
 
 
@@ -189,15 +190,15 @@ def to_tf_dataset(found: ClassBatches) -> tf.data.Dataset:
 
 
 def to_float(images: tf.Tensor) -> tf.Tensor:
-    """uint8 0..255 -> float32 0..1; floats, which only the estimator has, stay as they are."""
+    """uint8 0..255 -> float32 0..1; floats (of the estimator) are returned unchanged."""
     return tf.cast(images, tf.float32) / 255 if images.dtype == tf.uint8 else images
 
 
 def augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
-    """Each image (b, h, w, c) shifted by up to an eighth of its sides; "flip": mirrored or not.
+    """Shifts each image (b, h, w, c) by up to an eighth of its sides; "flip" also mirrors half.
 
-    seed (2,) int32: the same one gives the same shifts. paper: what comes in is black; ours is the
-    image mirrored at its border.
+    seed (2,) int32 decides the shifts. paper: black pixels move in; ours: the image mirrored at its
+    border.
     """
     b, h, w = tf.shape(images)[0], images.shape[1], images.shape[2]
     for axis, side in ((1, h), (2, w)):
@@ -205,19 +206,9 @@ def augment(images: tf.Tensor, kind: str, seed: tf.Tensor) -> tf.Tensor:
         shift = tf.random.stateless_uniform((b, 1), seed + axis, 0, 2 * pad + 1, tf.int32)
         widths = [[0, 0], [pad, pad] if axis == 1 else [0, 0], [pad, pad] if axis == 2 else [0, 0]]
         images = tf.pad(images, [*widths, [0, 0]], "SYMMETRIC")
-        place = shift + tf.range(side)[None]  # (b, side)
-        images = tf.gather(images, place, axis=axis, batch_dims=1)
+        columns = shift + tf.range(side)[None]  # (b, side)
+        images = tf.gather(images, columns, axis=axis, batch_dims=1)
     if kind == "flip":
         is_mirrored = tf.random.stateless_uniform((b, 1, 1, 1), seed) < 0.5
         images = tf.where(is_mirrored, images[:, :, ::-1], images)
-    return images
-
-
-def fit_to(images: np.ndarray, n_channels: int) -> np.ndarray:
-    """Gray images uint8 (n, h, w, c) become RGB, or the reverse, as the network's are."""
-    if images.shape[3] < n_channels:
-        return images.repeat(n_channels, axis=3)
-    if images.shape[3] > n_channels:
-        weights = np.array([[0.299], [0.587], [0.114]])  # ITU-R 601, as Pillow
-        return np.round(images @ weights).astype(np.uint8)
     return images

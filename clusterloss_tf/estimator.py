@@ -1,6 +1,4 @@
-"""Metric learning in the manner of scikit-learn, on arrays of images."""
-
-from typing import get_args
+"""Metric learning as a scikit-learn estimator, on arrays of images."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,14 +7,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from clusterloss_tf import config, train
 from common import UserError, metrics
+from common.estimators import check_choice, check_images
 
 
 class MetricLearner(TransformerMixin, BaseEstimator):
-    """Learns embeddings in which images of one label are near each other.
+    """Learns embeddings in which images with the same label are close.
 
-    Images are (n, h, w) or (n, h, w, c), uint8 or floats in [0, 1]; labels (n,) of any kind. The
-    parameters are those of `config.py`, the defaults those of configs/digits.yml. Wrong values
-    raise ValueError. After `fit`: classes_ and losses_, one a step.
+    Images are (n, h, w) or (n, h, w, c), uint8 or floats in [0, 1]; labels (n,) of any type.
+    Parameters are those of `config.py`, defaults those of configs/digits.yml. Invalid values raise
+    ValueError.
+
+    After `fit`: classes_, and losses_ with the loss of each step.
     """
 
     def __init__(
@@ -49,8 +50,8 @@ class MetricLearner(TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "MetricLearner":
-        """Trains on images X with labels y, of two classes or more."""
-        images, labels = _images(X), np.asarray(y).ravel()
+        """Trains on images X with labels y of two or more classes."""
+        images, labels = check_images(X), np.asarray(y).ravel()
         if len(labels) != len(images):
             raise ValueError(f"X has {len(images)} images, y {len(labels)} labels")
         if len(np.unique(labels)) < 2:
@@ -65,9 +66,9 @@ class MetricLearner(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """The embeddings (n, dim) of images X, unit vectors."""
+        """Embeddings (n, dim) of images X, unit vectors."""
         check_is_fitted(self, "classes_")
-        images, expected = _images(X), self._state.net.input_shape[1:]
+        images, expected = check_images(X), self._state.net.input_shape[1:]
         if images.shape[1:] != expected:
             raise ValueError(f"X has images {images.shape[1:]}: expected {expected}, as in fit")
         try:
@@ -76,15 +77,13 @@ class MetricLearner(TransformerMixin, BaseEstimator):
             raise ValueError(str(error)) from None
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
-        """Recall@1: the share of images X whose nearest other has their label y."""
+        """Recall@1: the fraction of images X whose nearest other image has the same label y."""
         return metrics.recall_at_k(self.transform(X), np.asarray(y).ravel(), [1])[1]
 
     def _config(self) -> config.Config:
-        choices = {"loss": config.Loss, "refine": config.Refine, "augment": config.Augment}
-        for name, known in choices.items():
-            if getattr(self, name) not in get_args(known):
-                expected = ", ".join(get_args(known))
-                raise ValueError(f"{name} is {getattr(self, name)!r}: expected one of {expected}")
+        check_choice("loss", self.loss, config.Loss)
+        check_choice("refine", self.refine, config.Refine)
+        check_choice("augment", self.augment, config.Augment)
         return config.Config(
             model=config.Model(depth=self.depth, growth=self.growth, dim=self.dim),
             training=config.Training(
@@ -99,17 +98,3 @@ class MetricLearner(TransformerMixin, BaseEstimator):
                 n_epochs=self.n_epochs,
             ),
         )
-
-
-def _images(X: ArrayLike) -> np.ndarray:
-    """(n, h, w, c) uint8 or float32 in [0, 1]; raises ValueError."""
-    X = np.asarray(X)
-    if X.ndim not in (3, 4) or 0 in X.shape:
-        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c)")
-    if X.dtype.kind == "f":
-        X = X.astype(np.float32)
-        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
-            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
-    elif X.dtype != np.uint8:
-        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
-    return X.reshape(*X.shape[:3], -1)

@@ -17,11 +17,11 @@ from common import UserError, cli, metrics, scoring
 log = logging.getLogger("clusterloss_tf.evaluate")
 
 PROTOCOL = (
-    "Test images only, in evaluation mode, searched among each other without themselves. Recall at "
-    "K is the share of images with one of their class among the K nearest; n_unmatched images, "
-    "alone in their class, are misses there and left out of MAP@R and R-precision. NMI "
-    "(arithmetic), AMI and ARI are means over k-means from several seeds, with as many clusters as "
-    "classes unless model.n_clusters says otherwise; _sd is their standard deviation."
+    "Retrieval among the test images, without the query itself. Recall@K is the fraction of "
+    "queries with an image of their class among the K nearest. n_unmatched images are alone in "
+    "their class: misses for Recall@K, left out of MAP@R and R-precision. NMI (arithmetic), AMI, "
+    "and ARI are means over k-means with several seeds, with as many clusters as classes unless "
+    "model.n_clusters is set; _sd is their standard deviation."
 )
 
 
@@ -30,7 +30,10 @@ def main() -> None:
         Config,
         __file__,
         "Score the embeddings of a run.",
-        gallery={"metavar": "DIR", "help": "features of extract.py to search in, too"},
+        gallery={
+            "metavar": "DIR",
+            "help": "output folder of extract.py to search in as well (default: none)",
+        },
     )
     predictions = scoring.predictions(run)
     scores = evaluate(predictions)
@@ -49,7 +52,7 @@ def main() -> None:
 
 
 def evaluate(predictions: dict[str, np.ndarray]) -> dict:
-    """embeddings (n, d), kmeans (n_seeds, n), labels (n,), if known -> the scores that they allow.
+    """Scores of embeddings (n, d) and kmeans (n_seeds, n) against labels (n,), if there are any.
 
     Raises UserError for embeddings with NaN.
     """
@@ -68,11 +71,10 @@ def evaluate(predictions: dict[str, np.ndarray]) -> dict:
 
 
 def read_features(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """features (n, d) and labels (n,) that extract.py wrote; raises UserError."""
+    """features (n, d) and labels (n,) written by extract.py; raises UserError."""
     try:
-        return tuple(
-            np.load(folder / name, allow_pickle=False) for name in ("features.npy", "labels.npy")
-        )
+        names = ("features.npy", "labels.npy")
+        return tuple(np.load(folder / name, allow_pickle=False) for name in names)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder} has no readable features: {error}: run extract.py") from None
 

@@ -1,16 +1,15 @@
 """Writes embeddings as arrays: python -m clusterloss_tf.extract RUN [--part train] [--out DIR]
 
-features.npy (n, dim) float32, labels.npy (n,) and index.csv, in the order of the data set.
+features.npy (n, dim) float32, labels.npy (n,) and index.csv, in the order of the dataset.
 """
 
-import csv
 import logging
 from pathlib import Path
 
 import numpy as np
 
 from clusterloss_tf import config, pred
-from common import UserError, cli
+from common import cli, predictions
 
 log = logging.getLogger("clusterloss_tf.extract")
 
@@ -19,25 +18,24 @@ def main() -> None:
     cfg, run, args = cli.open_run(
         config.Config,
         __file__,
-        "Write the embeddings of the test or the training images of a run.",
-        part={"choices": ["test", "train"], "default": "test", "help": "default: test"},
-        out={"metavar": "DIR", "help": "where to write; default RUN/features_PART"},
+        "Write the embeddings of the test or training images of a run.",
+        part={
+            "choices": ["test", "train"],
+            "default": "test",
+            "help": "images to embed (default: test)",
+        },
+        out={"metavar": "DIR", "help": "output folder (default: RUN/features_PART)"},
     )
     net = pred.load(cfg, run)
-    found = pred.load_part(cfg, run, args.part)
+    dataset = pred.load_part(cfg, run, args.part)
     out = Path(args.out or run.path / f"features_{args.part}")
-    features = pred.embed(net, found.images)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    features = pred.embed(net, dataset.images)
+    names = [dataset.classes[label] for label in dataset.labels]
+    with predictions.writing(out):
         np.save(out / "features.npy", features)
-        np.save(out / "labels.npy", found.labels)
-        with open(out / "index.csv", "w", newline="", encoding="utf-8") as file:
-            rows = csv.writer(file)
-            rows.writerow(["path", "label", "class"])
-            for path, label in zip(found.paths, found.labels, strict=True):
-                rows.writerow([path, label, found.classes[label]])
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}") from None
+        np.save(out / "labels.npy", dataset.labels)
+        columns = {"path": dataset.paths, "label": dataset.labels, "class": names}
+        predictions.write_csv(out / "index.csv", columns)
     log.info("%d embeddings: %s", len(features), out)
 
 

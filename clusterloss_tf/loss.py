@@ -1,19 +1,18 @@
-"""Losses of embeddings and labels: facility location, and the losses it is compared with.
+"""Metric learning losses: facility location and the baselines it is compared with.
 
-All are called as f(embeddings, labels, ...) with embeddings (n, d) and labels (n,) or (n, 1) of any
-number type, only equality of which counts, and give n terms. Embeddings of 16 bits are computed
-with in 32. A batch that has nothing to compare (one class, all different) gives finite gradients,
-facility location, triplets and lifted pairs zeros.
+All are functions f(embeddings, labels, ...) of embeddings (n, d) and labels (n,) or (n, 1) of any
+number type, compared only for equality, and return one term per embedding (n,). 16-bit embeddings
+are computed in float32. A batch with nothing to compare (one class, or one point per class) has
+finite gradients; facility location, triplet and lifted give zeros.
 """
 
 import inspect
 import math
-from typing import Literal, get_args
-
-import keras
-import tensorflow as tf
+from typing import Literal
 
 from clusterloss_tf import cluster
+from common.estimators import check_choice
+from common.tf import keras, tf
 
 Kind = Literal[
     "contrastive", "triplet", "lifted", "n_pair", "multi_similarity", "proxy_anchor", "softmax"
@@ -28,49 +27,47 @@ def facility_location(
     margin: cluster.Margin = "nmi",
     nmi_average: cluster.Average = "arithmetic",
 ) -> tf.Tensor:
-    """How much better some medoids score than the classes' own: (n,) terms, whose sum is the loss.
+    """Facility location loss (Song et al. 2017, section 3): (n,) terms whose sum is the loss.
 
-    loss = [max over n_classes medoids S of F(S) + gamma * margin(S) - F(classes)]+, F being minus
-    the sum of the distances to the nearest medoid (Song et al. 2017, section 3). F grows with the
-    batch and the margin does not: for unit vectors gamma is best of the size of the batch.
-    refine: "greedy" leaves the greedy medoids, "pam" is the original, "swap" searches further; see
-    cluster.py. margin: 1 - NMI, adjusted mutual information, adjusted Rand index, V-measure, or 1
-    wherever the partitions differ. The original is pam, nmi, summed; its NMI was geometric, as the
-    paper's, until scikit-learn 0.22 and arithmetic since. The gradient goes through the 2n
-    distances to the chosen medoids alone. Raises ValueError for wrong shapes and choices.
+    loss = [max over sets S of n_classes medoids of F(S) + gamma * margin(S) - F(class medoids)]+
+    where F is minus the sum of the distances to the nearest medoid. F grows with the batch and the
+    margin does not: for unit vectors a good gamma is near the batch size.
+
+    refine: "greedy" keeps the greedy medoids, "pam" refines them as the original does, "swap"
+    searches further, see cluster.py. margin: 1 minus NMI, AMI, adjusted Rand index or V-measure;
+    "const": 1 for every partition other than the classes. The original is pam, nmi, summed; its NMI
+    was geometric, as in the paper, until scikit-learn 0.22 and arithmetic since. Gradients flow
+    only through the 2n distances to the chosen medoids. Raises ValueError for wrong shapes and
+    choices.
     """
     _check(gamma, refine, margin, nmi_average)
     embeddings, labels = _batch(embeddings, labels)
-    differences = tf.stop_gradient(embeddings[:, None] - embeddings[None])  # exact 0 of duplicates
+    differences = tf.stop_gradient(embeddings[:, None] - embeddings[None])  # 0 for duplicates
     distances = tf.sqrt(tf.reduce_sum(differences**2, -1))
     weight = tf.constant(gamma, distances.dtype)
-    found = cluster.facilities(distances, labels, weight, refine, margin, nmi_average)
-    nearest, truth, delta = map(tf.stop_gradient, found)
-    terms = _norm(embeddings - tf.gather(embeddings, truth))
-    terms -= _norm(embeddings - tf.gather(embeddings, nearest))
+    result = cluster.find_medoids(distances, labels, weight, refine, margin, nmi_average)
+    medoids, class_medoids, delta = map(tf.stop_gradient, result)
+    terms = _norm(embeddings - tf.gather(embeddings, class_medoids))
+    terms -= _norm(embeddings - tf.gather(embeddings, medoids))
     terms += weight * delta / tf.cast(tf.shape(labels)[0], terms.dtype)
-    # "not above zero" would turn NaN into 0
+    # not `> 0 else 0`, which would turn NaN into 0
     return tf.where(tf.reduce_sum(terms) <= 0, tf.zeros_like(terms), terms)
 
 
 def _check(gamma: float, refine: str, margin: str, nmi_average: str) -> None:
     if not (gamma >= 0 and math.isfinite(gamma)):
-        raise ValueError(f"gamma is {gamma}: expected a number from 0 on")
-    for name, value, known in (
-        ("refine", refine, cluster.Refine),
-        ("margin", margin, cluster.Margin),
-        ("nmi_average", nmi_average, cluster.Average),
-    ):
-        if value not in get_args(known):
-            raise ValueError(f"{name} is {value!r}: expected one of {', '.join(get_args(known))}")
+        raise ValueError(f"gamma is {gamma}: expected a number of 0 or more")
+    check_choice("refine", refine, cluster.Refine)
+    check_choice("margin", margin, cluster.Margin)
+    check_choice("nmi_average", nmi_average, cluster.Average)
 
 
 @keras.saving.register_keras_serializable("clusterloss_tf")
 class FacilityLocationLoss(keras.losses.Loss):
-    """`facility_location` for `model.compile`; y_true (n,) or (n, 1) labels, y_pred embeddings.
+    """`facility_location` for `model.compile`: y_true are labels (n,) or (n, 1), y_pred embeddings.
 
-    reduction "sum" is the paper's loss, the default its mean over the batch: gamma means the same
-    in both. The labels are compared as float32: whole numbers beyond 2**24 would merge.
+    reduction "sum" is the paper's loss, the default its mean over the batch with the same meaning
+    of gamma. Keras casts labels to float32, which merges some integers above 2**24.
     """
 
     def __init__(
@@ -94,22 +91,27 @@ class FacilityLocationLoss(keras.losses.Loss):
         )
 
     def get_config(self) -> dict:
-        own = {"gamma": self.gamma, "refine": self.refine, "margin": self.margin}
-        return {**super().get_config(), **own, "nmi_average": self.nmi_average}
+        return super().get_config() | {
+            "gamma": self.gamma,
+            "refine": self.refine,
+            "margin": self.margin,
+            "nmi_average": self.nmi_average,
+        }
 
 
-# ---- what it is compared with; the mean of the terms is the loss
+# ---- baselines; the mean of the terms is the loss
 
 
 def contrastive(embeddings: tf.Tensor, labels: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
-    """Squared distance of equals, squared lack of distance of others (Hadsell et al. 2006).
+    """Contrastive loss (Hadsell et al. 2006).
 
-    Of each anchor the mean over its positives plus the mean over its negatives.
+    For each anchor the mean over its positives of distance^2, plus the mean over its negatives of
+    ([margin - distance]+)^2.
     """
     embeddings, labels = _batch(embeddings, labels)
     distances, (positive, negative) = _distances(embeddings), _pairs(labels)
-    apart = tf.nn.relu(margin - distances) ** 2
-    return _mean(distances**2, positive) + _mean(apart, negative)
+    push = tf.nn.relu(margin - distances) ** 2
+    return _mean(distances**2, positive) + _mean(push, negative)
 
 
 def triplet(
@@ -118,31 +120,31 @@ def triplet(
     margin: float = 0.2,
     mining: Literal["semihard", "hard"] = "semihard",
 ) -> tf.Tensor:
-    """[margin + distance to a positive - distance to a negative]+ (Schroff et al. 2015).
+    """Triplet loss, [margin + distance to positive - distance to negative]+ (Schroff et al. 2015).
 
-    semihard: with every positive the nearest negative beyond it, else the furthest of all; hard:
-    the furthest positive with the nearest negative (Hermans et al. 2017).
+    semihard: for each positive the nearest negative that is farther away, or else the farthest
+    negative; hard: the farthest positive and the nearest negative (Hermans et al. 2017).
     """
     if mining not in ("semihard", "hard"):
         raise ValueError(f"mining is {mining!r}: expected semihard or hard")
     embeddings, labels = _batch(embeddings, labels)
     distances, (positive, negative) = _distances(embeddings), _pairs(labels)
-    far = distances.dtype.max
+    infinity = distances.dtype.max
     has_both = tf.reduce_any(positive, 1) & tf.reduce_any(negative, 1)
     if mining == "hard":
         p = tf.reduce_max(tf.where(positive, distances, 0), 1)
-        n = tf.reduce_min(tf.where(negative, distances, far), 1)
+        n = tf.reduce_min(tf.where(negative, distances, infinity), 1)
         return tf.where(has_both, tf.nn.relu(margin + p - tf.where(has_both, n, p)), 0)
-    furthest = tf.reduce_max(tf.where(negative, distances, 0), 1)[:, None]
+    farthest = tf.reduce_max(tf.where(negative, distances, 0), 1)[:, None]
     # (n, n, n) anchors, positives, negatives
     beyond = negative[:, None, :] & (distances[:, None, :] > distances[:, :, None])
-    n = tf.reduce_min(tf.where(beyond, distances[:, None, :], far), 2)
-    n = tf.where(tf.reduce_any(beyond, 2), n, furthest)
+    n = tf.reduce_min(tf.where(beyond, distances[:, None, :], infinity), 2)
+    n = tf.where(tf.reduce_any(beyond, 2), n, farthest)
     return tf.where(has_both, _mean(tf.nn.relu(margin + distances - n), positive), 0)
 
 
 def lifted(embeddings: tf.Tensor, labels: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
-    """Every positive pair against all negatives of both its ends (Song et al. 2016)."""
+    """Lifted structured loss: a positive pair against the negatives of both (Song et al. 2016)."""
     embeddings, labels = _batch(embeddings, labels)
     distances, (positive, negative) = _distances(embeddings), _pairs(labels)
     push = _log_sum_exp(margin - distances, negative)  # (n,)
@@ -153,15 +155,15 @@ def lifted(embeddings: tf.Tensor, labels: tf.Tensor, margin: float = 1.0) -> tf.
 
 
 def n_pair(embeddings: tf.Tensor, labels: tf.Tensor, temperature: float = 0.1) -> tf.Tensor:
-    """Softmax of one positive's similarity among those of all negatives (Sohn 2016).
+    """N-pair loss: softmax of a positive's similarity against all negatives (Sohn 2016).
 
     paper: temperature 1 and a penalty on the norm; ours is for unit vectors.
     """
     embeddings, labels = _batch(embeddings, labels)
     positive, negative = _pairs(labels)
-    similar = tf.matmul(embeddings, embeddings, transpose_b=True) / temperature
-    others = _log_sum_exp(similar, negative)[:, None]
-    return _mean(tf.math.softplus(others - similar), positive)
+    similarity = tf.matmul(embeddings, embeddings, transpose_b=True) / temperature
+    others = _log_sum_exp(similarity, negative)[:, None]
+    return _mean(tf.math.softplus(others - similarity), positive)
 
 
 def multi_similarity(
@@ -172,23 +174,21 @@ def multi_similarity(
     base: float = 0.5,
     slack: float = 0.1,
 ) -> tf.Tensor:
-    """Mined and weighted pairs of cosines (Wang et al. 2019).
+    """Multi-similarity loss of cosines (Wang et al. 2019).
 
-    Kept are negatives within `slack` of the anchor's least similar positive, and positives within
-    it of its most similar negative.
+    Keeps negatives more similar than the anchor's least similar positive minus `slack`, and
+    positives less similar than its most similar negative plus `slack`.
     """
     embeddings, labels = _batch(embeddings, labels)
     embeddings = tf.math.l2_normalize(embeddings, 1)
     positive, negative = _pairs(labels)
-    similar = tf.matmul(embeddings, embeddings, transpose_b=True)
-    least = tf.reduce_min(tf.where(positive, similar, 2), 1, keepdims=True)
-    most = tf.reduce_max(tf.where(negative, similar, -2), 1, keepdims=True)
-    positive, negative = (
-        positive & (similar < most + slack),
-        negative & (similar > least - slack),
-    )
-    pull = tf.math.softplus(_log_sum_exp(-alpha * (similar - base), positive)) / alpha
-    return pull + tf.math.softplus(_log_sum_exp(beta * (similar - base), negative)) / beta
+    similarity = tf.matmul(embeddings, embeddings, transpose_b=True)
+    least = tf.reduce_min(tf.where(positive, similarity, 2), 1, keepdims=True)
+    most = tf.reduce_max(tf.where(negative, similarity, -2), 1, keepdims=True)
+    positive &= similarity < most + slack
+    negative &= similarity > least - slack
+    pull = tf.math.softplus(_log_sum_exp(-alpha * (similarity - base), positive)) / alpha
+    return pull + tf.math.softplus(_log_sum_exp(beta * (similarity - base), negative)) / beta
 
 
 def proxy_anchor(
@@ -198,28 +198,28 @@ def proxy_anchor(
     alpha: float = 32.0,
     margin: float = 0.1,
 ) -> tf.Tensor:
-    """Learned proxies as anchors (Kim et al. 2020): the loss of the batch, n times.
+    """Proxy-Anchor loss of learned proxies (Kim et al. 2020): the loss of the batch, n times.
 
-    labels whole numbers from 0; weights (n_classes, d).
+    labels: integers from 0; weights (n_classes, d), the proxies.
     """
     embeddings, labels = _batch(embeddings, labels)
-    is_own, cosines = _classes(embeddings, labels, weights)  # (n, n_classes)
+    is_own, cosines = _class_cosines(embeddings, labels, weights)  # (n, n_classes)
     pull = tf.math.softplus(_log_sum_exp(-alpha * (cosines - margin), is_own, 0))
     push = tf.math.softplus(_log_sum_exp(alpha * (cosines + margin), ~is_own, 0))
-    n_met = tf.reduce_sum(tf.cast(tf.reduce_any(is_own, 0), pull.dtype))
-    loss = tf.reduce_sum(pull) / n_met + tf.reduce_mean(push)
+    n_present = tf.reduce_sum(tf.cast(tf.reduce_any(is_own, 0), pull.dtype))  # classes in the batch
+    loss = tf.reduce_sum(pull) / n_present + tf.reduce_mean(push)
     return tf.fill(tf.shape(labels), loss)
 
 
 def softmax(
     embeddings: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, scale: float = 16.0
 ) -> tf.Tensor:
-    """Cross-entropy of scaled cosines with one vector a class (Zhai and Wu 2019).
+    """Normalized softmax: cross-entropy of scaled cosines with class vectors (Zhai and Wu 2019).
 
-    labels whole numbers from 0; weights (n_classes, d).
+    labels: integers from 0; weights (n_classes, d), the class vectors.
     """
     embeddings, labels = _batch(embeddings, labels)
-    is_own, cosines = _classes(embeddings, labels, weights)
+    is_own, cosines = _class_cosines(embeddings, labels, weights)
     own = tf.reduce_sum(tf.where(is_own, cosines, 0), 1)
     return tf.reduce_logsumexp(scale * cosines, 1) - scale * own
 
@@ -236,11 +236,11 @@ FUNCTIONS = {
 
 
 @keras.saving.register_keras_serializable("clusterloss_tf")
-class CompanionLoss(keras.losses.Loss):
-    """One of the functions above for `model.compile`; options are the function's own.
+class BaselineLoss(keras.losses.Loss):
+    """One of FUNCTIONS for `model.compile`; options are keyword arguments of that function.
 
-    proxy_anchor and softmax learn n_classes vectors of `dim` numbers too: whoever trains with them
-    has to update `trainable_variables`, which `model.fit` does not.
+    proxy_anchor and softmax also learn n_classes vectors of `dim` numbers. `model.fit` does not
+    update them: a training loop has to update `trainable_variables`.
     """
 
     def __init__(
@@ -255,29 +255,28 @@ class CompanionLoss(keras.losses.Loss):
         **options: float | str,
     ):
         super().__init__(name=name or kind, reduction=reduction, dtype=dtype)
-        if kind not in FUNCTIONS:
-            raise ValueError(f"kind is {kind!r}: expected one of {', '.join(FUNCTIONS)}")
+        check_choice("kind", kind, Kind)
         known = list(inspect.signature(FUNCTIONS[kind]).parameters)
         for option in options:
             if option not in known[2:] or option == "weights":
                 raise ValueError(f"{kind} has no option {option}")
-        self.own = {"kind": kind, "n_classes": n_classes, "dim": dim, "seed": seed, **options}
+        self.arguments = {"kind": kind, "n_classes": n_classes, "dim": dim, "seed": seed, **options}
         self.options, self.trainable_variables = dict(options), []
         if "weights" in known:
             if not n_classes or not dim:
-                raise ValueError(f"{kind} learns a vector a class: give n_classes and dim")
-            start = keras.initializers.RandomNormal(1.0, seed=seed)((n_classes, dim))
-            self.options["weights"] = keras.Variable(start, name="class_vectors")
+                raise ValueError(f"{kind} learns one vector per class: give n_classes and dim")
+            vectors = keras.initializers.RandomNormal(1.0, seed=seed)((n_classes, dim))
+            self.options["weights"] = keras.Variable(vectors, name="class_vectors")
             self.trainable_variables = [self.options["weights"]]
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        return FUNCTIONS[self.own["kind"]](y_pred, y_true, **self.options)
+        return FUNCTIONS[self.arguments["kind"]](y_pred, y_true, **self.options)
 
     def get_config(self) -> dict:
-        return {**super().get_config(), **self.own}
+        return super().get_config() | self.arguments
 
 
-# ---- what they share
+# ---- shared functions
 
 
 def _batch(embeddings: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -293,7 +292,7 @@ def _batch(embeddings: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tens
 
 
 def _norm(vectors: tf.Tensor) -> tf.Tensor:
-    """Euclidean norm over the last axis, with gradient 0 at 0, where the root has none."""
+    """Euclidean norm over the last axis, with gradient 0 at 0, where the square root has none."""
     squares = tf.reduce_sum(vectors**2, -1)
     is_positive = squares > 0
     return tf.where(is_positive, tf.sqrt(tf.where(is_positive, squares, 1)), squares)
@@ -304,27 +303,27 @@ def _distances(embeddings: tf.Tensor) -> tf.Tensor:
 
 
 def _pairs(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which pairs (n, n) are of one label, none with itself, and which of two."""
+    """Positive pairs (n, n), without the diagonal, and negative pairs (n, n)."""
     is_same = labels[:, None] == labels[None, :]
     return is_same & ~tf.eye(tf.shape(labels)[0], dtype=tf.bool), ~is_same
 
 
-def _classes(
+def _class_cosines(
     embeddings: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Which class is each one's (n, n_classes) bool, and the cosines with all classes' vectors."""
+    """One-hot labels (n, n_classes) bool, and cosines (n, n_classes) with the class vectors."""
     weights = tf.cast(tf.convert_to_tensor(weights), embeddings.dtype)
     is_own = tf.cast(labels, tf.int32)[:, None] == tf.range(tf.shape(weights)[0])
     directions = tf.math.l2_normalize(weights, 1)
     return is_own, tf.matmul(tf.math.l2_normalize(embeddings, 1), directions, transpose_b=True)
 
 
-def _mean(values: tf.Tensor, chosen: tf.Tensor) -> tf.Tensor:
-    """Of the chosen ones in each row; 0 where there is none."""
-    n = tf.reduce_sum(tf.cast(chosen, values.dtype), 1)
-    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(chosen, values, 0), 1), n)
+def _mean(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Mean of each row over a mask, 0 if the mask is empty: (n, m) -> (n,)."""
+    n = tf.reduce_sum(tf.cast(mask, values.dtype), 1)
+    return tf.math.divide_no_nan(tf.reduce_sum(tf.where(mask, values, 0), 1), n)
 
 
-def _log_sum_exp(values: tf.Tensor, chosen: tf.Tensor, axis: int = 1) -> tf.Tensor:
-    """Of the chosen ones; where there is none a number whose exponential is 0."""
-    return tf.reduce_logsumexp(tf.where(chosen, values, -1e9), axis)
+def _log_sum_exp(values: tf.Tensor, mask: tf.Tensor, axis: int = 1) -> tf.Tensor:
+    """Log-sum-exp over a mask; if the mask is empty, a number whose exponential is 0."""
+    return tf.reduce_logsumexp(tf.where(mask, values, -1e9), axis)

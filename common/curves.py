@@ -1,4 +1,4 @@
-"""Plots the logged metrics of a run as an image file."""
+"""The curves of a run as an image, for those who want a file beside the report."""
 
 import json
 from collections.abc import Sequence
@@ -8,15 +8,13 @@ from common.run import Run
 
 
 def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) -> Path:
-    """Writes RUN/images/losses.png: one plot per metric over the steps.
-
-    names: of metrics.jsonl; log_scale: those with a logarithmic axis.
-    """
+    """RUN/images/losses.png: logged metrics by step, one plot each; log_scale: of these names."""
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     figure = Figure((7, 1 + 2 * len(names)), layout="constrained")
-    for axis, name in zip(figure.subplots(len(names), sharex=True), names, strict=True):
+    axes = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for axis, name in zip(axes, names, strict=True):
         points = [(line["step"], line[name]) for line in lines if name in line]
         axis.plot(*zip(*points, strict=True))
         axis.set_ylabel(name.replace("_", " "))

@@ -1,10 +1,9 @@
-"""Every knob of DeepCluster; the shipped experiments are in configs/."""
+"""All options of DeepCluster; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Mode = Literal["auto", "v1", "v2", "frozen"]
 Clustering = Literal["kmeans", "pic"]
@@ -16,196 +15,188 @@ Schedule = Literal["constant", "step", "plateau", "cosine"]
 @dataclass(frozen=True)
 class Dataset:
     name: str = "digits"
-    """A name in data/sources.yml, or "folder" with `path`."""
+    """A dataset of data/sources.yml, or `folder` with dataset.path."""
     path: str | None = None
-    """Folder of images, flat or nested."""
+    """Folder of images, flat or nested; null: the dataset is found by its name."""
     split: str = ""
-    """"train", "test", ...; empty: the whole set."""
+    """Split to train on, such as train or test; empty: all images."""
     test_split: str = ""
-    """The set's own held-out images, in the place of held_out."""
+    """Split to evaluate on, used instead of dataset.held_out; empty: none."""
     held_out: float = 0.0
-    """Share of the images that is never trained on, for the evaluation."""
+    """Fraction of the images kept out of training for the evaluation."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of the datasets; null: the environment variable DATA_ROOT, else data/."""
     size: int | None = None
-    """Pixels, square, of the cached images; the network may see crops."""
+    """Side in pixels of the square that images are resized and cropped to; null: as they are."""
     n_images: int | None = None
-    """A fixed random subset."""
+    """Size of a fixed random subset to use; null: all images."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Fraction of unreadable files up to which they are skipped; with more, training is refused."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "dataset", self, "size", "n_images")
-        require(0 <= self.held_out < 1, "dataset.held_out", self.held_out, "a share below 1")
+        checks.at_least(self, 1, "size", "n_images")
+        checks.below_one(self, "held_out")
 
 
 @dataclass(frozen=True)
 class Model:
     mode: Mode = "auto"
-    """V1: the paper; v2: memory bank and centroids as weights; frozen: a given trunk, features
-    once; auto: frozen for a given trunk and few images, else v2, from 100,000 images on v1."""
+    """v1: the paper; v2: memory bank and centroids as classifier; frozen: features of a pretrained
+    trunk; auto: frozen with pretrained weights and few images, else v2, and v1 from 100,000
+    images."""
     arch: str = "resnet"
-    """Alexnet, vgg11, vgg16, resnet18, resnet50, resnet (of any width), or a name in timm."""
+    """Trunk: alexnet, vgg11, vgg16, resnet18, resnet50, resnet (with model.width and
+    model.n_blocks), or the name of a timm model. Paper: alexnet and vgg16."""
     width: int = 64
-    """Resnet: channels of its first stage."""
+    """Channels of the first stage, for arch resnet."""
     n_blocks: int = 2
-    """Resnet: of each stage."""
-    n_halvings: int | None = None
-    """Resnets: of the image before the first stage, 0 to 2; default: as many as its size bears."""
+    """Residual blocks per stage, for arch resnet."""
+    stem_stride: int | None = None
+    """Downsampling before the first stage of a ResNet: 1, 2 or 4; null: chosen from the image
+    size."""
     n_hidden: int = 4096
-    """Alexnet, vgg: of two fully connected layers; 0: the mean over places."""
+    """Units of each of the two fully connected layers of alexnet and vgg; 0: global average
+    pooling instead."""
     sobel: bool = False
-    """Edges in two directions in the place of colours, as in the paper."""
+    """Feed the network Sobel gradients instead of colors, as in the paper."""
     input_size: int | None = None
-    """Pixels, square, that the network sees; default: the images' own."""
-    centre: float = 1.0
-    """Share of each side that is seen without chance; paper: 0.875."""
+    """Side in pixels of the square that the network sees; null: the shorter side of the images.
+    Paper: 224."""
+    center_crop: float = 1.0
+    """Fraction of each side that is kept at evaluation. Paper: 0.875."""
     weights: str | None = None
-    """A .safetensors or .pth file that the trunk starts from."""
+    """A .safetensors or .pth file of weights to initialize the trunk with; null: none."""
     pretrained: bool = False
-    """The trunk starts from the weights that timm has under this name."""
+    """Initialize the trunk with the weights that timm has for model.arch."""
     n_clusters: int = 10
-    """V1: pseudo-labels, v2: only read out at the end; PIC finds its own."""
+    """Clusters of k-means: in v1 also of the pseudo-labels; PIC finds their number itself. Paper:
+    10,000."""
     n_groups: int | None = None
-    """The clusters are merged into so many at the end."""
+    """Groups that the final clusters are merged into (Ward); null: no merging."""
     clustering: Clustering = "kmeans"
-    """V1 and frozen."""
+    """Clustering algorithm of v1 and frozen: k-means or power iteration clustering."""
     pca_dim: int | None = 256
-    """Of the features before they are clustered; null: as they are."""
+    """PCA dimensions before clustering; null: no PCA. Paper: 256."""
     eigen_power: float = -0.5
-    """-0.5 whitens, 0 only rotates."""
+    """Exponent of the PCA variances as scale of the axes: -0.5 whitens, 0 only rotates."""
     n_neighbors: int = 5
-    """Pic: edges of a node."""
+    """PIC: neighbors per point in the graph. Paper's code: 5."""
     sigma: float = 0.2
-    """Pic: width of the kernel."""
+    """PIC: width of the Gaussian kernel, as a distance between normalized features. Paper's code:
+    0.2."""
     heads: tuple[int, ...] = ()
-    """V2: prototypes of each; empty: three times 10 n_clusters."""
+    """v2: prototypes of each head; empty: three heads of 10 * n_clusters, fewer with few images."""
     projection: int = 512
-    """V2: hidden units between the features and the embedding."""
+    """v2: hidden units of the projection from features to embeddings."""
     embedding: int = 128
-    """V2: dimensions of what the memory bank holds."""
+    """v2: dimensions of the embeddings in the memory bank."""
     temperature: float = 0.1
-    """V2."""
-    readout: Literal["features", "embedding"] = "features"
-    """V2: what is clustered at the end."""
+    """v2: temperature of the softmax over cosine similarities."""
+    cluster_on: Literal["features", "embedding"] = "features"
+    """v2: what is clustered at the end: the features of the trunk or their projection."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "model", self, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
-        _at_least(1, "model", self, "n_neighbors", "n_blocks", "projection", "embedding")
-        _at_least(0, "model", self, "n_hidden", "n_halvings")
-        require(
-            self.n_halvings in (None, 0, 1, 2), "model.n_halvings", self.n_halvings, "0, 1 or 2"
-        )
-        require(0 < self.centre <= 1, "model.centre", self.centre, "a share, 1 or less")
-        require(self.temperature > 0, "model.temperature", self.temperature, "more than 0")
-        require(self.sigma > 0, "model.sigma", self.sigma, "more than 0")
+        checks.at_least(self, 1, "n_clusters", "n_groups", "width", "input_size", "pca_dim")
+        checks.at_least(self, 1, "n_neighbors", "n_blocks", "projection", "embedding")
+        checks.at_least(self, 0, "n_hidden")
+        strides = (None, 1, 2, 4)
+        require(self.stem_stride in strides, "model.stem_stride", self.stem_stride, "1, 2 or 4")
+        center_crop = self.center_crop
+        require(0 < center_crop <= 1, "model.center_crop", center_crop, "a fraction, 1 or less")
+        checks.positive(self, "temperature", "sigma")
         require(min(self.heads, default=2) >= 2, "model.heads", self.heads, "2 or more each")
         require(
             self.n_groups is None or self.n_groups <= self.n_clusters,
-            "model.n_groups",
-            self.n_groups,
-            "no more than model.n_clusters",
-        )
+            "model.n_groups", self.n_groups, "no more than model.n_clusters",
+        )  # fmt: skip
         require(
             not (self.weights and self.pretrained),
-            "model.pretrained", self.pretrained, "false beside model.weights",
+            "model.pretrained", self.pretrained, "false with model.weights",
         )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Random seed. Paper's code: 31."""
     lr: float = 0.05
-    """Of the trunk, and of the projection in v2."""
+    """Learning rate of the trunk, and in v2 of the projection. Paper: 0.05."""
     batch_size: int = 256
-    """"""
+    """Images per step. Paper: 256."""
     n_epochs: int = 200
-    """"""
+    """Epochs of training. Paper: 500."""
     optimizer: Optimizer = "sgd"
-    """"""
+    """Optimizer of the trunk, and in v2 of the projection. Paper: sgd."""
     momentum: float = 0.9
-    """"""
+    """Momentum of sgd. Paper: 0.9."""
     weight_decay: float = 1e-5
-    """"""
+    """Weight decay of all layers. Paper: 1e-5."""
     head_optimizer: Optimizer = "sgd"
-    """V1: of the classifier."""
+    """v1: optimizer of the classification head."""
     head_lr: float | None = None
-    """V1; default: lr."""
+    """v1: learning rate of the classification head; null: training.lr."""
     head_momentum: float = 0.0
-    """V1."""
+    """v1: momentum of the head's sgd."""
     schedule: Schedule = "constant"
-    """"""
+    """Learning rate schedule."""
     warmup: float = 0.0
-    """Share of the training in which the rate rises."""
+    """Fraction of the training in which the learning rate rises linearly."""
     final_lr: float = 0.001
-    """Cosine: the last rate as a share of the first."""
+    """Schedule cosine: the last learning rate as a fraction of the first."""
     step_size: int = 30
-    """Step: epochs after which the rate is multiplied by `gamma`."""
+    """Schedule step: epochs after which the learning rate is multiplied by training.gamma."""
     gamma: float = 0.1
-    """Step and plateau."""
+    """Schedules step and plateau: factor of each drop of the learning rate."""
     patience: int = 10
-    """Plateau: epochs without a lower loss after which the rate falls."""
+    """Schedule plateau: epochs without a lower loss after which the learning rate drops."""
     sampler: Sampler = "uniform"
-    """V1: over clusters; released: what the authors' code does."""
+    """v1: uniform over clusters (the paper), natural: every image once, released: what the
+    authors' code draws."""
     reassign: float = 1.0
-    """V1: images drawn in an epoch, as a share of all."""
+    """v1: images per epoch, as a fraction of all images."""
     recluster_every: int = 1
-    """Epochs between two clusterings."""
+    """Epochs between clusterings. Paper: 1."""
     one_pass: bool = False
-    """V1: clusters the features that the last epoch's crops had, in the place of a pass of its
-    own."""
+    """v1: cluster the features that the last epoch computed for its crops, instead of a separate
+    pass over all images."""
     warm_start: bool = False
-    """V1: k-means goes on from the last centroids and the head is kept."""
+    """Start k-means from the previous clusters; in v1 also keep the head."""
     kmeans_iterations: int = 20
-    """But for the last one, which goes on until nothing moves."""
+    """Iterations of k-means; the final clustering runs until it converges. Paper's code: 20."""
     n_init: int = 1
-    """Restarts of the last k-means; the lowest objective is kept."""
+    """Runs of the final k-means, of which the one with the lowest objective is kept."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Area of a crop as a share of the image."""
+    """Smallest and largest area of a random crop, as fractions of the image."""
     flip: bool = True
-    """Half of the crops are mirrored."""
+    """Mirror half of the crops."""
     jitter: float = 0.0
-    """Strength of changes of brightness, contrast, saturation and hue."""
+    """Strength of random brightness, contrast, saturation and hue; 0: none, 1: as in SimCLR."""
     gray: float = 0.0
-    """Share of the crops that lose their colours."""
+    """Fraction of the crops that are converted to gray."""
     blur: float = 0.0
-    """Share of the crops that are blurred."""
+    """Fraction of the crops that are blurred."""
     n_crops: int = 2
-    """V2: crops of an image in a step, each in the memory bank."""
+    """v2: large crops per image and step, each with an embedding in the memory bank."""
     n_small_crops: int = 0
-    """V2: crops that are trained on only."""
+    """v2: additional small crops per image and step, not in the memory bank."""
     small_crop_scale: tuple[float, float] = (0.05, 0.3)
-    """"""
+    """v2: smallest and largest area of a small crop, as fractions of the image."""
     small_size: int | None = None
-    """Pixels of the small crops; default: half of input_size."""
+    """v2: side of the small crops in pixels; null: half of model.input_size."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Auto: what is fast here."""
+    """Floating-point type of the network; auto: bfloat16 if the hardware supports it."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine to show the curves on; null: none."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "head_lr"):
-            rate = getattr(self, name)
-            require(
-                rate is None or (rate > 0 and math.isfinite(rate)),
-                f"training.{name}", rate, "a number above 0",
-            )  # fmt: skip
-        # batch norm cannot learn from one image
-        _at_least(2, "training", self, "batch_size")
-        _at_least(1, "training", self, "n_epochs", "step_size", "patience", "recluster_every")
-        _at_least(1, "training", self, "kmeans_iterations", "n_init", "n_crops", "small_size")
-        _at_least(0, "training", self, "n_small_crops", "weight_decay", "jitter")
-        require(self.reassign > 0, "training.reassign", self.reassign, "more than 0")
-        for name in ("momentum", "head_momentum", "warmup"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("gray", "blur", "final_lr", "gamma"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"training.{name}", value, "between 0 and 1")
-        for name in ("crop_scale", "small_crop_scale"):
-            low, high = getattr(self, name)
-            require(0 < low <= high <= 1, f"training.{name}", (low, high), "two rising shares")
+        checks.positive(self, "lr", "head_lr", "reassign")
+        checks.at_least(self, 2, "batch_size")  # batch norm cannot learn from one image
+        checks.at_least(self, 1, "n_epochs", "step_size", "patience", "recluster_every")
+        checks.at_least(self, 1, "kmeans_iterations", "n_init", "n_crops", "small_size")
+        checks.at_least(self, 0, "n_small_crops", "weight_decay", "jitter")
+        checks.below_one(self, "momentum", "head_momentum", "warmup")
+        checks.fraction(self, "gray", "blur", "final_lr", "gamma")
+        checks.rising(self, 1, "crop_scale", "small_crop_scale")
 
 
 @dataclass(frozen=True)
@@ -213,9 +204,3 @@ class Config:
     dataset: Dataset = field(default_factory=Dataset)
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
-
-
-def _at_least(least: int, section: str, values: object, *names: str) -> None:
-    for name in names:
-        value = getattr(values, name)
-        require(value is None or value >= least, f"{section}.{name}", value, f"{least} or more")

@@ -13,10 +13,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from common import UserError, datasets
 from common.config import make_config
-from deepcluster_torch import config, data, devices, pred, readout, state, train
+from common.pytorch.device import select_device
+from deepcluster_torch import config, train
+from deepcluster_torch.cluster import final
+from deepcluster_torch.data import folder_cache, loading
+from deepcluster_torch.model import features
+from deepcluster_torch.modes.state import State, choose_mode, initial_state
 
-MIN_EPOCHS, MIN_STEPS = 20, 1500  # of a training when n_epochs is not given
-# what folder.yml and digits.yml have found good for small sets
+MIN_EPOCHS, MIN_STEPS = 20, 1500  # if n_epochs is not given
+# good for small datasets, as in folder.yml and digits.yml
 DEFAULTS: dict[str, object] = {
     "model.width": 16,
     "model.n_blocks": 1,
@@ -34,12 +39,16 @@ DEFAULTS: dict[str, object] = {
 class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
     """Learns features of images without labels, and clusters them.
 
-    X is a folder of images, or images (n, h, w) or (n, h, w, c) with 1 or 3 channels, uint8 or
-    floats in [0, 1]; others raise ValueError. size: pixels, square, in which a folder is read.
-    options: any key of the config, as in {"training.crop_scale": (0.2, 1.0)}.
+    X is a folder of images, or an array (n, h, w) or (n, h, w, c) with 1 or 3 channels, uint8 or
+    floats in [0, 1]; anything else raises ValueError.
 
-    After `fit`: labels_ (n,), cluster_centers_ (k, p) of the clusters before they are merged to
-    n_groups, paths_ of a folder's images, mode_ and n_iter_, the number of steps.
+    n_clusters, n_groups, mode, arch, weights: as in config.Model. size: side in pixels of the
+    square that images of a folder are resized and cropped to; None: as they are. n_epochs: None
+    for 1,500 steps, 20 epochs at least. options: values for other keys of the config, as in
+    {"training.crop_scale": (0.2, 1.0)}.
+
+    After `fit`: labels_ (n,), cluster_centers_ (k, p) of the clusters before merging into n_groups,
+    paths_ of the images of a folder, mode_, and n_iter_, the number of steps.
     """
 
     def __init__(
@@ -68,58 +77,57 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: str | os.PathLike | ArrayLike, y: object = None) -> "DeepCluster":
-        """Trains on the images X, and clusters their features."""
-        found = self._load(X)
+        """Trains on the images X and clusters their features."""
+        dataset = self._load(X)
         seed = int(check_random_state(self.random_state).randint(2**31))
         try:
-            cfg = self._config(seed, len(found.paths))
+            cfg = self._config(seed, len(dataset.paths))
             with torch.random.fork_rng(range(torch.cuda.device_count())):
-                now, clusters, features = _train(cfg, found.images)
+                state, values = _train(cfg, dataset.images)
+                clustering = final.fit(values, cfg)
         except UserError as error:
             raise ValueError(str(error)) from None
-        self.labels_ = readout.assign(features, clusters).clusters
-        self.cluster_centers_ = clusters.centroids.cpu().numpy()
-        self.paths_ = found.paths
-        self.mode_, self.n_iter_ = now.mode, now.step
-        self._shape = list(found.images.shape[1:])
-        self._cfg, self._net, self._clusters = cfg, now.net, clusters
+        self.labels_ = clustering.assign(values).clusters
+        self.cluster_centers_ = clustering.centroids.cpu().numpy()
+        self.paths_ = dataset.paths
+        self.mode_, self.n_iter_ = state.mode, state.step
+        self._shape = list(dataset.images.shape[1:])
+        self._cfg, self._net, self._clustering = cfg, state.net, clustering
         return self
 
     def predict(self, X: str | os.PathLike | ArrayLike) -> np.ndarray:
         """The cluster of each image (n,)."""
-        return self._assigned(X).clusters
+        return self._assign(X).clusters
 
     def transform(self, X: str | os.PathLike | ArrayLike) -> np.ndarray:
-        """What is clustered: an embedding of length 1 of each image (n, p)."""
-        return self._assigned(X).embeddings
+        """The embedding of each image (n, p), of length 1: what is clustered."""
+        return self._assign(X).embeddings
 
-    def _assigned(self, X: str | os.PathLike | ArrayLike) -> readout.Assigned:
+    def _assign(self, X: str | os.PathLike | ArrayLike) -> final.Assignments:
         check_is_fitted(self)
-        found = self._load(X, self._shape)
-        if list(found.images.shape[1:]) != self._shape:
+        dataset = self._load(X, self._shape)
+        if list(dataset.images.shape[1:]) != self._shape:
             raise ValueError(
-                f"X has images {found.images.shape[1:]}: expected {tuple(self._shape)}, as in fit"
+                f"X has images {dataset.images.shape[1:]}: expected {tuple(self._shape)}, as in fit"
             )
-        through = readout.part(self._cfg.model, self.mode_)
-        features = readout.features(self._net, found.images, self._cfg, through)
-        return readout.assign(features, self._clusters)
+        return self._clustering.assign(features.extract(self._net, dataset.images, self._cfg))
 
     def _load(
         self, X: str | os.PathLike | ArrayLike, shape: list[int] | None = None
     ) -> datasets.Images:
-        """The images of X, in a fitted shape (h, w, c) if one is given; raises ValueError."""
+        """The images of X; those of a folder in `shape` (h, w, c) if given. Raises ValueError."""
         if not isinstance(X, str | os.PathLike):
             pixels = _pixels(X)
             return datasets.Images(pixels, None, list(map(str, range(len(pixels)))), None, [], "")
         try:
             if shape is not None:
-                return pred.load_new(config.Dataset(), shape, Path(X))
-            return data.load("folder", path=X, size=self.size)
+                return loading.load_new(Path(X), shape, config.Dataset().max_bad)
+            return folder_cache.load("folder", path=X, size=self.size)
         except UserError as error:
             raise ValueError(str(error)) from None
 
     def _config(self, seed: int, n: int) -> config.Config:
-        n_steps = -(-n // self.batch_size)  # an epoch
+        n_steps = -(-n // self.batch_size)  # per epoch
         own = {
             "model.n_clusters": self.n_clusters,
             "model.n_groups": self.n_groups,
@@ -133,23 +141,21 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
         return make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
 
 
-def _train(
-    cfg: config.Config, images: np.ndarray
-) -> tuple[state.State, readout.Readout, torch.Tensor]:
-    """The training, what makes clusters at its end, and the features (n, f) of all images."""
+def _train(cfg: config.Config, images: np.ndarray) -> tuple[State, torch.Tensor]:
+    """The state after the training, and the features (n, f) of all images."""
     n, *shape = images.shape
-    mode, _ = state.decide(cfg.model, n)
-    now = state.begin(cfg, mode, n, tuple(shape), devices.device())
-    for _ in range(0 if mode == "frozen" else cfg.training.n_epochs):
-        for _ in train.train_epoch(cfg, now, images):
-            pass
-    now.net.eval()
-    features = readout.features(now.net, images, cfg, readout.part(cfg.model, mode))
-    return now, readout.fit(features, cfg), features
+    mode, _ = choose_mode(cfg.model, n)
+    state = initial_state(cfg, mode, n, tuple(shape), select_device())
+    if mode != "frozen":
+        for _ in range(cfg.training.n_epochs):
+            for _ in train.train_epoch(cfg, state, images):
+                pass
+    state.net.eval()
+    return state, features.extract(state.net, images, cfg)
 
 
 def _pixels(X: ArrayLike) -> np.ndarray:
-    """uint8 (n, h, w, c); raises ValueError for what is no set of images."""
+    """X as uint8 (n, h, w, c); raises ValueError if it is not an array of images."""
     X = np.asarray(X)
     if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
         raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")

@@ -18,19 +18,19 @@ from deepcluster_torch.config import Config
 log = logging.getLogger("deepcluster_torch.evaluate")
 
 PROTOCOL = (
-    "All images of the training, in evaluation mode, without augmentation. Accuracy is one-to-one "
-    "by the Hungarian method, whatever the number of clusters; NMI has the arithmetic mean. "
-    "Balance is the perplexity of the cluster sizes over the number of clusters: 1 where all are "
-    "of one size. NMI previous compares the last two assignments of the training."
+    "All training images, in evaluation mode, without augmentation. Accuracy: one-to-one matching "
+    "of clusters and classes (Hungarian algorithm) for any number of clusters; NMI: arithmetic "
+    "mean. Balance: perplexity of the cluster sizes over the number of clusters, 1 for equal "
+    "sizes. NMI previous: between the last two assignments of the training."
 )
-COLLAPSED = 0.1  # balance below which the clusters are hardly any
+MIN_BALANCE = 0.1  # balance below which the clusters have collapsed
 
 
 def main() -> None:
     cfg, run, _ = cli.open_run(Config, __file__, "Score the clusters of a run.")
     predictions = scoring.predictions(run)
     scores = evaluate(predictions)
-    if scores["balance"] < COLLAPSED:
+    if scores["balance"] < MIN_BALANCE:
         log.warning("the clusters have collapsed: balance %.3f", scores["balance"])
     held_out = scoring.arrays(run.path / "held_out.npz") or {}
     if "labels" in held_out:
@@ -41,8 +41,8 @@ def main() -> None:
         scores["nmi_previous"] = last["nmi_previous"]
     baseline = scoring.arrays(run.path / "baseline.npz")
     if "labels" in predictions and baseline:
-        of_pixels = metrics.agreement(predictions["labels"], baseline["clusters"])
-        scores["baseline"] = {"name": "k-means on pixels"} | of_pixels
+        agreement = metrics.agreement(predictions["labels"], baseline["clusters"])
+        scores["baseline"] = {"name": "k-means on pixels"} | agreement
         results = Path(__file__).with_name("results.csv")
         scores |= scoring.published(results, f"{cfg.dataset.name}.yml")
     protocol = " ".join(filter(None, [PROTOCOL, probes.get("protocol")]))
@@ -50,9 +50,9 @@ def main() -> None:
 
 
 def evaluate(predictions: dict[str, np.ndarray]) -> dict:
-    """clusters (n,), distances (n,), n_clusters and perhaps labels (n,), fine (n,) -> their scores.
+    """Scores of the arrays clusters (n,), distances (n,), n_clusters, labels (n,) and fine (n,).
 
-    fine: the clusters before they were merged.
+    The last two may be missing; fine: the clusters before merging.
     """
     clusters, scores = predictions["clusters"], {}
     if "labels" in predictions:
@@ -71,12 +71,13 @@ def evaluate(predictions: dict[str, np.ndarray]) -> dict:
 
 
 def balance(sizes: np.ndarray) -> float:
-    """Perplexity of cluster sizes (k,) over k, in (0, 1]: 1 / k where one cluster has all."""
-    shares = sizes[sizes > 0] / sizes.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()) / len(sizes))
+    """Perplexity of cluster sizes (k,) over k, in (0, 1]: 1 / k if one cluster has all images."""
+    p = sizes[sizes > 0] / sizes.sum()
+    return float(np.exp(-(p * np.log(p)).sum()) / len(sizes))
 
 
 def read_json(path: Path) -> dict:
+    """A JSON dictionary; empty if it is not readable."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
@@ -84,7 +85,7 @@ def read_json(path: Path) -> dict:
 
 
 def last_epoch(path: Path) -> dict[str, float]:
-    """The last row of epochs.csv, without what it leaves empty."""
+    """The last row of epochs.csv without its empty cells; empty if it is not readable."""
     try:
         with open(path, newline="") as file:
             rows = list(csv.DictReader(file))

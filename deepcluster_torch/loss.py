@@ -1,4 +1,4 @@
-"""What DeepCluster minimises: cross-entropy against the clusters of the last assignment."""
+"""The losses: cross-entropy against the clusters of the last assignment."""
 
 from collections.abc import Sequence
 
@@ -17,11 +17,11 @@ def pseudo_label_loss(logits: Tensor, assignments: Tensor) -> Tensor:
 def prototype_loss(cosines: Sequence[Tensor], assignments: Tensor, temperature: float) -> Tensor:
     """Mean over heads, crops and images of -log softmax(cosine / temperature) at the cluster.
 
-    cosines: of each head h (v b, k_h), crop by crop; assignments (h, b), the same for all v crops
-    of an image. DeepCluster-v2 (Caron et al. 2020, appendix D).
+    cosines: (v b, k) per head, crop by crop; assignments (h, b), shared by all v crops of an image.
+    DeepCluster-v2 (Caron et al. 2020, appendix D).
     """
     losses = [
-        F.cross_entropy(of_head / temperature, labels.repeat(len(of_head) // len(labels)))
-        for of_head, labels in zip(cosines, assignments, strict=True)
+        F.cross_entropy(per_head / temperature, labels.repeat(len(per_head) // len(labels)))
+        for per_head, labels in zip(cosines, assignments, strict=True)
     ]
     return sum(losses) / len(losses)

@@ -6,25 +6,21 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import dataclasses
 import logging
 
-import numpy as np
 from torch import nn
 
-from common import UserError, cli, datasets
+from common import cli, datasets
+from common.pytorch.device import select_device
 from common.run import Run
-from deepcluster_torch import (
-    config,
-    devices,
-    neighbours,
-    overview,
-    predictions,
-    readout,
-    split,
-    state,
-)  # fmt: skip
-from deepcluster_torch.readout import Readout
+from deepcluster_torch import config
+from deepcluster_torch.cluster import final
+from deepcluster_torch.cluster.final import FinalClustering
+from deepcluster_torch.data import loading
+from deepcluster_torch.evaluation import neighbors, outputs, overview
+from deepcluster_torch.model import features
+from deepcluster_torch.modes import checkpoints
+from deepcluster_torch.modes.state import initial_state
 
 log = logging.getLogger("deepcluster_torch.pred")
 
@@ -34,93 +30,71 @@ def main() -> None:
         config.Config,
         __file__,
         "Assign images to the clusters of a run: the training images, or new ones.",
-        input={"metavar": "FILE_OR_FOLDER", "help": "new images; default: those of the training"},
-        out={
-            "metavar": "DIR",
-            "help": "where to write; default RUN, with --input RUN/predictions_NAME",
-        },
+        **cli.NEW_IMAGES,
         folders={
             "choices": ["link", "copy"],
-            "help": "also OUT/folders, a folder a cluster, of links to the images or of copies",
+            "help": "also write OUT/folders with one folder per cluster, of links to the images "
+            "or of copies; default: neither",
         },
-        neighbours={
+        neighbors={
             "action": "store_true",
-            "help": "with --input: also the training images nearest to each new one",
+            "help": "with --input: also write the training images nearest to each new image; "
+            "default: no",
         },
     )
-    net, clusters = load(cfg, run)
-    through, held_out = readout.part(cfg.model, run.meta["mode"]), None
+    net, clustering = load(cfg, run)
+    held_out, out = None, cli.output_folder(run, args)
     if args.input is None:
-        found, held_out = training_images(cfg, run)
-        out = Path(args.out or run.path)
+        dataset, held_out = training_images(cfg, run)
     else:
-        source = Path(args.input)
-        found = load_new(cfg.dataset, run.meta["image_shape"], source)
-        out = Path(args.out or run.path / f"predictions_{source.resolve().stem}")
-    assigned = readout.assign(readout.features(net, found.images, cfg, through), clusters)
-    predictions.write(out, found, assigned, clusters.n_groups)
+        shape = run.meta["image_shape"]
+        dataset = loading.load_new(Path(args.input), shape, cfg.dataset.max_bad)
+
+    def assign(dataset: datasets.Images) -> final.Assignments:
+        return clustering.assign(features.extract(net, dataset.images, cfg))
+
+    assignments = assign(dataset)
+    outputs.write(out, dataset, assignments, clustering.n_groups)
     if args.folders:
-        predictions.write_folders(out / "folders", found, assigned.clusters, args.folders)
-    if args.neighbours and args.input is not None:
+        outputs.write_folders(out / "folders", dataset, assignments.clusters, args.folders)
+    if args.neighbors and args.input is not None:
         known, _ = training_images(cfg, run)
-        features = readout.features(net, known.images, cfg, through)
-        of_known = readout.assign(features, clusters).embeddings
-        neighbours.write_of_new(out, found, assigned.embeddings, known, of_known)
+        neighbors.write_new(out, dataset, assignments.embeddings, known, assign(known).embeddings)
     if out == run.path:
-        overview.write(run, net, cfg, found, held_out, assigned, clusters.n_groups)
+        overview.write(run, net, cfg, dataset, held_out, assignments, clustering.n_groups)
         if held_out is not None:
-            features = readout.features(net, held_out.images, cfg, through)
-            predictions.write_held_out(out, held_out, readout.assign(features, clusters))
+            outputs.write_held_out(out, held_out, assign(held_out))
     log.info(
         "%d images in %d clusters: %s",
-        len(found.paths), clusters.n_groups, out / "predictions.csv",
+        len(dataset.paths), clustering.n_groups, out / "predictions.csv",
     )  # fmt: skip
 
 
 def training_images(cfg: config.Config, run: Run) -> tuple[datasets.Images, datasets.Images | None]:
-    """Those that the run has learned from, and those held out; raises UserError if they changed."""
-    found, held_out = split.load(cfg.dataset)
-    if found.checksum != run.meta["dataset_checksum"]:
-        raise UserError("the data set is not what it was in training: give it as --input")
-    return found, held_out
+    """The images of the training and those held out; raises UserError if they changed."""
+    dataset, held_out = loading.load(cfg.dataset)
+    run.check_dataset(dataset.checksum, cli.PASS_AS_INPUT)
+    return dataset, held_out
 
 
-def load(cfg: config.Config, run: Run) -> tuple[nn.ModuleDict, Readout]:
-    """The network of the run's latest checkpoint, and what makes clusters of its features.
+def load(cfg: config.Config, run: Run) -> tuple[nn.ModuleDict, FinalClustering]:
+    """The network of the run's latest checkpoint and the final clustering.
 
-    A run that was stopped has no clusters yet: they are found now, and kept nowhere. Raises
+    A run that was stopped has no final clustering yet: it is computed but not saved. Raises
     UserError without a checkpoint, and for one of another config.
     """
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
-        raise UserError(
-            f"{run.path} has no checkpoint yet: train.py --resume {run.path} goes on with it"
-        )
+    checkpoint = run.require_checkpoint()
     mode, n, shape = (run.meta[name] for name in ("mode", "n_images", "image_shape"))
-    now = state.begin(cfg, mode, n, tuple(shape), devices.device(), is_given=False)
-    state.load_net(cfg.training, now, checkpoint)
-    now.net.eval()
+    device = select_device()
+    state = initial_state(cfg, mode, n, tuple(shape), device, load_weights=False)
+    checkpoints.load_net(cfg.training, state, checkpoint)
+    state.net.eval()
     path = checkpoint.path / "clusters.safetensors"
     if path.exists():
-        return now.net, readout.load(path, now, cfg.model)
-    log.info("the run is not finished: clustering what its network sees now")
-    found, _ = training_images(cfg, run)
-    features = readout.features(now.net, found.images, cfg, readout.part(cfg.model, mode))
-    return now.net, readout.fit(features, cfg)
-
-
-def load_new(cfg: config.Dataset, shape: list[int], source: Path) -> datasets.Images:
-    """New images of the training's `shape` (h, w, c); a square is cut from their centre."""
-    height, width, channels = shape
-    size = height if height == width else (height, width)
-    found = datasets.load("folder", path=source, size=size, max_bad=cfg.max_bad)
-    pixels = found.images
-    if pixels.shape[3] < channels:
-        pixels = pixels.repeat(channels, axis=3)
-    elif pixels.shape[3] > channels:
-        gray = pixels @ np.array([[0.299], [0.587], [0.114]])  # ITU-R 601, as Pillow
-        pixels = np.round(gray).astype(np.uint8)
-    return dataclasses.replace(found, images=pixels)
+        return state.net, final.load(path, device, cfg)
+    log.info("the run is not finished: clustering the features of its latest checkpoint")
+    dataset, _ = training_images(cfg, run)
+    return state.net, final.fit(features.extract(state.net, dataset.images, cfg), cfg)
 
 
 if __name__ == "__main__":

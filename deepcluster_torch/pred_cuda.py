@@ -1,4 +1,4 @@
-"""The seed's name for pred.py on a GPU, which it insists on: python pred_cuda.py RUN"""
+"""Same as pred.py but fails without a GPU; kept for the original command line."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,12 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common import cli
-from deepcluster_torch import devices, pred
+from common.pytorch.device import require_cuda
+from deepcluster_torch import pred
 
 
 def main() -> None:
-    devices.require_cuda()
+    require_cuda()
     pred.main()
 
 

@@ -17,28 +17,22 @@ import numpy as np
 import torch
 
 from common import UserError, cli, metrics, report
+from common.pytorch.device import select_device
 from common.run import Run
-from deepcluster_torch import (
-    baseline,
-    config,
-    data,
-    devices,
-    evaluate,
-    frozen,
-    predictions,
-    readout,
-    split,
-    state,
-    v1,
-    v2,
-)  # fmt: skip
-from deepcluster_torch.state import State
+from deepcluster_torch import config, evaluate
+from deepcluster_torch.cluster import final
+from deepcluster_torch.data import loading
+from deepcluster_torch.data.batches import batch_bounds, batches
+from deepcluster_torch.evaluation import baseline, outputs
+from deepcluster_torch.model import features
+from deepcluster_torch.modes import checkpoints, frozen, v1, v2
+from deepcluster_torch.modes.state import State, choose_mode, initial_state
 
 log = logging.getLogger("deepcluster_torch.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 STEPS_BETWEEN_LOGS = 10
-COLLAPSED = 0.1  # spread of the features below which they are all the same
+MIN_SPREAD = 0.1  # spread of the features below which they have collapsed
 COLUMNS = "epoch step loss lr n_used balance spread nmi_previous nmi purity".split()
 
 
@@ -46,176 +40,205 @@ def main() -> None:
     cfg, run = cli.start(config.Config, __file__)
     with run:
         train(cfg, run)
-    log.info("gallery: %s", report.write_report(run.path))
+    log.info("report: %s", report.write_report(run.path))
 
 
 def train(cfg: config.Config, run: Run) -> None:
-    """From the images to the clusters of all of them."""
-    found, _ = split.load(cfg.dataset)
-    if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
-        raise UserError("the data set is not what it was when the run began: start a new run")
-    n, *shape = found.images.shape
-    mode, why = state.decide(cfg.model, n)
-    log.info("mode %s: %s", mode, why)
+    """Trains on the images of the config, or resumes, and clusters all of them at the end."""
+    dataset, _ = loading.load(cfg.dataset)
+    run.check_dataset(dataset.checksum)
+    n, *shape = dataset.images.shape
+    mode, reason = choose_mode(cfg.model, n)
+    log.info("mode %s: %s", mode, reason)
     is_new = run.latest_checkpoint() is None
-    now = state.begin(cfg, mode, n, tuple(shape), devices.device(), is_new)
-    run.note(dataset_checksum=found.checksum, device=str(now.device), mode=mode)
+    state = initial_state(cfg, mode, n, tuple(shape), select_device(), load_weights=is_new)
+    run.note(dataset_checksum=dataset.checksum, device=str(state.device), mode=mode)
     run.note(n_images=n, image_shape=shape)
-    state.resume(cfg.training, run, now)
-    if now.step == 0:
-        baseline.write(run, cfg, found)
-    saved = time.monotonic()
-    for _ in run.epochs(now.epoch, 0 if mode == "frozen" else cfg.training.n_epochs):
-        for _ in train_epoch(cfg, now, found.images, run, found.labels):
-            if run.stopping:
-                state.save(run, now)
-                run.stop()
-        log_epoch(cfg.training, now, run)
-        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            state.save(run, now)
-            saved = time.monotonic()
+    checkpoints.resume(cfg.training, run, state)
+    if state.step == 0:
+        baseline.write(run, cfg, dataset)
     if mode == "frozen":
-        features = frozen.features(cfg, now, found)
+        values = frozen.cached_features(cfg, state, dataset)
     else:
-        features = readout.features(now.net, found.images, cfg, readout.part(cfg.model, mode))
-    clusters = readout.fit(features, cfg)
-    state.save(run, now, clusters._asdict())
-    predictions.write(run.path, found, readout.assign(features, clusters), clusters.n_groups)
-    if now.seconds:
-        log.info("seconds: %s", ", ".join(f"{k} {v:.1f}" for k, v in now.seconds.items()))
-        run.note(stage_seconds={name: round(s, 1) for name, s in now.seconds.items()})
+        train_epochs(cfg, state, dataset.images, run, dataset.labels)
+        values = features.extract(state.net, dataset.images, cfg)
+    clustering = final.fit(values, cfg)
+    checkpoints.save(run, state, clustering._asdict())
+    outputs.write(run.path, dataset, clustering.assign(values), clustering.n_groups)
+    if state.seconds:
+        log.info("seconds: %s", ", ".join(f"{k} {v:.1f}" for k, v in state.seconds.items()))
+        run.note(stage_seconds={name: round(s, 1) for name, s in state.seconds.items()})
+
+
+def train_epochs(
+    cfg: config.Config, state: State, images: np.ndarray, run: Run, labels: np.ndarray | None
+) -> None:
+    """The remaining epochs of v1 or v2, with checkpoints; stops cleanly on a signal."""
+    saved = time.monotonic()
+    for _ in run.epochs(state.epoch, cfg.training.n_epochs):
+        for _ in train_epoch(cfg, state, images, run, labels):
+            if run.stopping:
+                checkpoints.save(run, state)
+                run.stop()
+        log_epoch(cfg.training, state, run)
+        if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            checkpoints.save(run, state)
+            saved = time.monotonic()
 
 
 def train_epoch(
     cfg: config.Config,
-    now: State,
+    state: State,
     images: np.ndarray,
     run: Run | None = None,
     labels: np.ndarray | None = None,
 ) -> Iterator[None]:
-    """An epoch from now.batch on; yields after each step, when it is safe to stop.
+    """One epoch from state.batch on; yields after each step, when it is safe to stop.
 
-    images uint8 (n, h, w, c); labels (n,) are for the curves only.
+    images uint8 (n, h, w, c); labels (n,) are only used for the logged scores.
     """
-    rules, training = {"v1": v1, "v2": v2}[now.mode], cfg.training
-    if now.batch == 0:
-        now.losses.zero_()
-        if now.epoch % training.recluster_every == 0:
-            before = now.assignments.clone()
-            values = rules.recluster(cfg, now, images)
-            log_clusters(now, values, before, run, labels)
-    order = rules.order(training, now)
-    n_batches = len(list(data.bounds(len(order), training.batch_size)))
-    now.net.train()
-    began, n_done = time.perf_counter(), 0
-    for batch, chosen in data.batches(images, training.batch_size, order, now.batch):
-        share = now.epoch + now.batch / n_batches
-        set_rates(training, now, share)
-        torch.manual_seed(now.chance(training, in_step=True).initial_seed())  # dropout
-        loss = rules.train_step(cfg, now, batch.to(now.device), chosen.to(now.device))
-        now.step += 1
+    training = cfg.training
+    if state.batch == 0:
+        state.losses.zero_()
+        if state.epoch % training.recluster_every == 0:
+            before = state.assignments.clone()
+            if state.mode == "v1":
+                values = v1.recluster(cfg, state, images)
+            else:
+                values = v2.recluster(cfg, state, images)
+            log_clusters(state, values, before, run, labels)
+    if state.mode == "v1":
+        order = v1.epoch_order(training, state)
+    else:
+        order = v2.epoch_order(training, state)
+    n_batches = len(list(batch_bounds(len(order), training.batch_size)))
+    state.net.train()
+    began, n_images = time.perf_counter(), 0
+    for batch, indices in batches(images, training.batch_size, order, state.batch):
+        set_learning_rates(training, state, state.epoch + state.batch / n_batches)
+        torch.manual_seed(state.step_generator(training.seed).initial_seed())  # for dropout
+        batch, indices = batch.to(state.device), indices.to(state.device)
+        if state.mode == "v1":
+            loss = v1.train_step(cfg, state, batch, indices)
+        else:
+            loss = v2.train_step(cfg, state, batch, indices)
+        state.step += 1
         if not math.isfinite(float(loss)):
-            raise UserError(f"the loss became {float(loss)} at step {now.step}: lower training.lr")
-        now.batch += 1
-        now.losses += torch.stack(
+            raise UserError(
+                f"the loss became {float(loss)} at step {state.step}: lower training.lr"
+            )
+        state.batch += 1
+        state.losses += torch.stack(
             [loss.double() * len(batch), loss.new_tensor(len(batch)).double()]
         )
-        n_done += len(batch)
-        if run and now.step % STEPS_BETWEEN_LOGS == 0:
+        n_images += len(batch)
+        if run and state.step % STEPS_BETWEEN_LOGS == 0:
             seconds = time.perf_counter() - began
-            rate = round(n_done / seconds, 1)
-            run.log("train", now.step, epoch=now.epoch, loss=float(loss), images_per_second=rate)
-            now.count_seconds(training=seconds)
-            began, n_done = time.perf_counter(), 0
+            run.log(
+                "train",
+                state.step,
+                epoch=state.epoch,
+                loss=float(loss),
+                images_per_second=round(n_images / seconds, 1),
+            )
+            state.add_seconds(training=seconds)
+            began, n_images = time.perf_counter(), 0
         yield
-    now.count_seconds(training=time.perf_counter() - began)
-    watch_plateau(training, now)
-    now.epoch, now.batch = now.epoch + 1, 0
+    state.add_seconds(training=time.perf_counter() - began)
+    update_plateau(training, state)
+    state.epoch, state.batch = state.epoch + 1, 0
 
 
-def set_rates(cfg: config.Training, now: State, epochs: float) -> None:
-    """Learning rates when so many epochs are over."""
-    for name, optimizer in now.optimizers.items():
-        first = cfg.lr if name == "body" else cfg.head_lr or cfg.lr
+# ---- learning rate
+
+
+def set_learning_rates(training: config.Training, state: State, epochs: float) -> None:
+    """Sets the rates of all optimizers; epochs: finished ones, with fractions."""
+    for name, optimizer in state.optimizers.items():
+        first = training.lr if name == "body" else training.head_lr or training.lr
         for group in optimizer.param_groups:
-            group["lr"] = first * rate(cfg, epochs, now.n_falls)
+            group["lr"] = first * lr_factor(training, epochs, state.n_lr_drops)
 
 
-def rate(cfg: config.Training, epochs: float, n_falls: int = 0) -> float:
-    """The learning rate as a share of the first: n_falls are those that a plateau has caused."""
-    done = epochs / cfg.n_epochs
-    if done < cfg.warmup:
-        return 0.01 + 0.99 * done / cfg.warmup
-    if cfg.schedule == "step":
-        return cfg.gamma ** (int(epochs) // cfg.step_size)
-    if cfg.schedule == "plateau":
-        return cfg.gamma**n_falls
-    if cfg.schedule == "cosine":
-        share = (done - cfg.warmup) / (1 - cfg.warmup)
-        return cfg.final_lr + (1 - cfg.final_lr) * 0.5 * (1 + math.cos(math.pi * share))
+def lr_factor(training: config.Training, epochs: float, n_lr_drops: int = 0) -> float:
+    """The learning rate as a fraction of the first; n_lr_drops: so far, for schedule plateau."""
+    progress = epochs / training.n_epochs
+    if progress < training.warmup:
+        return 0.01 + 0.99 * progress / training.warmup
+    if training.schedule == "step":
+        return training.gamma ** (int(epochs) // training.step_size)
+    if training.schedule == "plateau":
+        return training.gamma**n_lr_drops
+    if training.schedule == "cosine":
+        progress = (progress - training.warmup) / (1 - training.warmup)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return training.final_lr + (1 - training.final_lr) * cosine
     return 1.0
 
 
-def watch_plateau(cfg: config.Training, now: State) -> None:
-    """Counts epochs without a lower loss, and after `patience` of them a fall of the rate."""
-    loss = mean_loss(now)
-    if now.best_loss is None or loss < now.best_loss:
-        now.best_loss, now.n_stale = loss, 0
+def update_plateau(training: config.Training, state: State) -> None:
+    """Counts epochs without a lower loss; more than `patience` of them are a drop of the rate."""
+    loss = mean_loss(state)
+    if state.best_loss is None or loss < state.best_loss:
+        state.best_loss, state.n_bad_epochs = loss, 0
         return
-    now.n_stale += 1
-    if now.n_stale > cfg.patience:
-        now.n_stale, now.n_falls = 0, now.n_falls + 1
+    state.n_bad_epochs += 1
+    if state.n_bad_epochs > training.patience:
+        state.n_bad_epochs, state.n_lr_drops = 0, state.n_lr_drops + 1
 
 
-def mean_loss(now: State) -> float:
-    return float(now.losses[0] / now.losses[1])
+def mean_loss(state: State) -> float:
+    return float(state.losses[0] / state.losses[1])
+
+
+# ---- logs
 
 
 def log_clusters(
-    now: State,
+    state: State,
     values: dict[str, float],
     before: torch.Tensor,
     run: Run | None,
     labels: np.ndarray | None,
 ) -> None:
-    """Logs how the new pseudo-labels are, and warns once of a collapse.
+    """Logs scores of the new pseudo-labels, and warns once if they have collapsed.
 
-    before (h, n): the last ones. The line has the step that follows, so that a resumed run that
-    clusters once more replaces it.
+    before (h, n): the previous pseudo-labels. The scores are logged under the following step, so
+    that a resumed run that clusters again replaces them.
     """
-    clusters, last = now.assignments.cpu().numpy(), before.cpu().numpy()
+    clusters, previous = state.assignments.cpu().numpy(), before.cpu().numpy()
     sizes = np.bincount(clusters[0])
     values |= {"n_used": int((sizes > 0).sum()), "balance": evaluate.balance(sizes)}
-    if last.min() >= 0:
-        pairs = zip(last, clusters, strict=True)
+    if previous.min() >= 0:
+        pairs = zip(previous, clusters, strict=True)
         values["nmi_previous"] = float(np.mean([metrics.nmi(old, new) for old, new in pairs]))
     if labels is not None:
         values["nmi"] = metrics.nmi(labels, clusters[0])
         values["purity"] = metrics.purity(labels, clusters[0])
     if run:
-        run.log("clusters", now.step + 1, epoch=now.epoch, **values)
+        run.log("clusters", state.step + 1, epoch=state.epoch, **values)
     text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-    log.info("epoch %d begins: clusters' %s", now.epoch + 1, text)
-    is_collapsed = values["spread"] < COLLAPSED or values["balance"] < evaluate.COLLAPSED
-    if is_collapsed and not now.has_warned:
-        now.has_warned = True
+    log.info("epoch %d: clusters: %s", state.epoch + 1, text)
+    is_collapsed = values["spread"] < MIN_SPREAD or values["balance"] < evaluate.MIN_BALANCE
+    if is_collapsed and not state.warned_of_collapse:
+        state.warned_of_collapse = True
         log.warning(
-            "epoch %d: a collapse, features spread %.3f, balance of the clusters %.3f: lower "
-            "training.lr, or take model.mode v2 or more clusters",
-            now.epoch, values["spread"], values["balance"],
+            "epoch %d: collapse (spread of the features %.3f, balance of the clusters %.3f): lower "
+            "training.lr, use model.mode v2, or use more clusters",
+            state.epoch + 1, values["spread"], values["balance"],
         )  # fmt: skip
 
 
-def log_epoch(cfg: config.Training, now: State, run: Run) -> None:
-    loss, epochs = mean_loss(now), now.epoch
-    last = cfg.lr * rate(cfg, epochs - 1, now.n_falls)
-    run.log("epoch", now.step, epoch=epochs - 1, loss=loss, lr=last)
-    log.info("epoch %d of %d: loss %.4f", epochs, cfg.n_epochs, loss)
+def log_epoch(training: config.Training, state: State, run: Run) -> None:
+    loss, epochs = mean_loss(state), state.epoch
+    last_lr = training.lr * lr_factor(training, epochs - 1, state.n_lr_drops)
+    run.log("epoch", state.step, epoch=epochs - 1, loss=loss, lr=last_lr)
+    log.info("epoch %d of %d: loss %.4f", epochs, training.n_epochs, loss)
     write_epochs(run)
 
 
 def write_epochs(run: Run) -> None:
-    """epochs.csv, one row an epoch: what metrics.jsonl has of it."""
+    """Writes epochs.csv: the metrics of metrics.jsonl, one row per epoch."""
     rows: dict[int, dict] = {}
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         values = json.loads(line)

@@ -1,4 +1,4 @@
-"""The seed's name for train.py on a GPU, which it insists on: python train_cuda.py --config ..."""
+"""Same as train.py but fails without a GPU; kept for the original command line."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,12 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from common import cli
-from deepcluster_torch import devices, train
+from common.pytorch.device import require_cuda
+from deepcluster_torch import train
 
 
 def main() -> None:
-    devices.require_cuda()
+    require_cuda()
     train.main()
 
 

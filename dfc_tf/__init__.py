@@ -1,4 +1,4 @@
-"""Differentiable feature clustering of an image (Kim, Kanezaki, Tanaka, TIP 2020)."""
+"""Differentiable feature clustering of an image (Kim, Kanezaki, Tanaka, IEEE TIP 2020)."""
 
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,6 @@ __all__ = ["DFC"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dfc_tf import estimator  # loads TensorFlow, which evaluate.py does without
+    from dfc_tf import estimator  # lazily: it imports TensorFlow, evaluate.py must not
 
     return getattr(estimator, name)

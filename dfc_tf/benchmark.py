@@ -1,9 +1,9 @@
-"""Methods against the human segmentations of a data set, in several processes, resumable.
+"""Scores a config and baselines against human segmentations, in several processes, resumable.
 
 python -m dfc_tf.evaluate --benchmark bsds500 --split val [--config fast.yml] [--out DIR]
 
-Every picture's overlaps are a file as soon as they are known, so that a second call goes on with
-what is missing. The table goes to stderr and to OUT/table.csv; the line on stdout is OUT.
+The overlaps of each image are saved as soon as they are known; a second call continues with the
+missing ones. The table is logged and written to OUT/table.csv; OUT is printed to stdout.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common import UserError, bsds, cli
+from common.bsds.superpixels import felzenszwalb
 from common.config import load_config
 from common.datasets import segmentations
 from dfc_tf import config, data, regions
@@ -35,23 +36,21 @@ def main() -> None:
     args = _arguments()
     paper = Path(__file__).resolve().parent
     cfg = load_config(config.Config, __file__, args.config)
-    truth = segmentations.load(args.benchmark, args.split, args.root)
-    chosen = range(len(truth))[: args.limit]
+    dataset = segmentations.load(args.benchmark, args.split, args.root)
+    stems = [Path(path).stem for path in dataset.paths[: args.limit]]
     out = Path(args.out or paper / "runs" / "benchmark" / f"{args.benchmark}_{args.split or 'all'}")
-    ours = Path(args.config).stem
-    _keep_config(out / ours, cfg)
-    names = [ours] if args.only else [*BASELINES, ours]
+    method = Path(args.config).stem
+    _write_config(out / method, cfg)
+    names = [method] if args.only else [*BASELINES, method]
     tasks = [
-        (name, i, out / name / f"{Path(truth.paths[i]).stem}.json")
-        for name in names
-        for i in chosen
+        (name, i, out / name / f"{stem}.json") for name in names for i, stem in enumerate(stems)
     ]
     missing = [task for task in tasks if not task[2].exists()]
     os.environ["TF_NUM_INTRAOP_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(args.threads)
     setup = (cfg, args.benchmark, args.split, args.root)
-    with multiprocessing.get_context("spawn").Pool(args.processes, _begin, setup) as pool:
-        done = pool.imap_unordered(_score, missing)
-        for _ in tqdm(done, "segmenting", len(missing), unit="picture", disable=None):
+    with multiprocessing.get_context("spawn").Pool(args.processes, _set_up, setup) as pool:
+        scored = pool.imap_unordered(_score, missing)
+        for _ in tqdm(scored, "segmenting", len(missing), unit="image", disable=None):
             pass
     rows = [_row(name, [task[2] for task in tasks if task[0] == name]) for name in names]
     with open(out / "table.csv", "w", newline="", encoding="utf-8") as file:
@@ -64,78 +63,85 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dfc_tf.evaluate", description=__doc__)
-    parser.add_argument("--benchmark", choices=["bsds500"], required=True)
-    parser.add_argument("--split", default="val", help="train, val, test")
-    parser.add_argument("--config", default="fast.yml", help="name in configs/ or path")
-    parser.add_argument("--root", help="where data lies; default: DATA_ROOT, else data/")
-    parser.add_argument("--out", help="folder of the results")
-    parser.add_argument("--only", action="store_true", help="leave the baselines out")
-    parser.add_argument("--limit", type=int, help="the first pictures only")
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser(prog="python -m dfc_tf.evaluate", description=__doc__, formatter_class=raw)
+
+    def add(name: str, about: str, **keywords: object) -> None:
+        parser.add_argument(f"--{name}", help=about, **keywords)
+
+    n_processes = os.cpu_count()
+    add("benchmark", "dataset with human segmentations", choices=["bsds500"], required=True)
+    add("split", "train, val or test (default: val)", default="val")
+    add("config", "name of a file in configs/, or a path (default: fast.yml)", default="fast.yml")
+    add("root", "folder of the datasets (default: the variable DATA_ROOT, else data/)")
+    add("out", "output folder (default: dfc_tf/runs/benchmark/DATASET_SPLIT)")
+    add("only", "skip the baselines (default: score them, too)", action="store_true")
+    add("limit", "number of images, the first ones (default: all)", type=int)
+    add("processes", f"processes (default: {n_processes}, the CPUs)", type=int, default=n_processes)
+    add("threads", "threads per process (default: 1)", type=int, default=1)
     return parser.parse_args()
 
 
-def _keep_config(folder: Path, cfg: config.Config) -> None:
-    """Writes the config beside its results; refuses to mix those of two configs."""
+def _write_config(folder: Path, cfg: config.Config) -> None:
+    """Writes the config beside its results; raises UserError if it differs from the saved one."""
     plain = json.dumps(dataclasses.asdict(cfg), indent=1)
     path = folder / "config.json"
     if path.exists() and path.read_text() != plain:
-        raise UserError(f"{folder} has results of another config: move it away, or give --out")
+        raise UserError(f"{folder} has results of another config: move it away, or pass --out")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(plain)
 
 
-def _begin(cfg: config.Config, name: str, split: str, root: str | None) -> None:
-    """What a process has: the data set, and one network for all of its pictures."""
-    global _cfg, _truth, _state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the pool ends us
-    _cfg, _truth, _state = cfg, segmentations.load(name, split, root), None
+def _set_up(cfg: config.Config, name: str, split: str, root: str | None) -> None:
+    """Globals of a worker process: the dataset, and one network for all of its images."""
+    global _cfg, _dataset, _state
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the pool terminates its workers
+    _cfg, _dataset, _state = cfg, segmentations.load(name, split, root), None
 
 
 def _score(task: tuple[str, int, Path]) -> None:
     name, i, path = task
-    picture = data.load(_truth.paths[i], max_side=1 << 20)
+    image = data.load(_dataset.paths[i]).image
     began = time.perf_counter()
-    labels = BASELINES.get(name, _ours)(picture.image)
+    labels = BASELINES.get(name, _train)(image)
     seconds = time.perf_counter() - began
-    overlaps = bsds.overlaps(labels, _truth.ground_truths(i))
+    overlaps = bsds.overlaps(labels, _dataset.ground_truths(i))
     result = {
         "seconds": round(seconds, 3),
         "segments": int(bsds.components(labels).max()) + 1,
         "overlaps": overlaps,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_suffix(".tmp")
-    half.write_text(json.dumps(result))
-    half.replace(path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result))
+    temporary.replace(path)
 
 
-def _ours(image: np.ndarray) -> np.ndarray:
+def _train(image: np.ndarray) -> np.ndarray:
+    """The segments of a network trained on the image."""
     from dfc_tf import train
 
     global _state
     if _state is None:
         _state = train.State(_cfg, image.shape[2])
-    labels, _ = train.fit(_cfg, _state, data.Picture("", "", image, data.to_rgb(image)))
-    return regions.finish(labels, image, _cfg.model)
+    labels, _ = train.fit(_cfg, _state, data.Sample(image))
+    return regions.postprocess(labels, image, _cfg.model)
 
 
 def _k_means(k: int) -> Callable[[np.ndarray], np.ndarray]:
-    """k-means on the colours of the pixels, in [0, 1]."""
+    """k-means of the colors of the pixels, in [0, 1]."""
 
     def segment(image: np.ndarray) -> np.ndarray:
         from sklearn.cluster import KMeans
 
-        colours = image.reshape(-1, image.shape[2])
-        return KMeans(k, n_init=1, random_state=0).fit_predict(colours).reshape(image.shape[:2])
+        colors = image.reshape(-1, image.shape[2])
+        return KMeans(k, n_init=1, random_state=0).fit_predict(colors).reshape(image.shape[:2])
 
     return segment
 
 
 def _felzenszwalb(scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda image: regions.felzenszwalb(image, scale)
+    return lambda image: felzenszwalb(image, scale)
 
 
 def _blank(image: np.ndarray) -> np.ndarray:

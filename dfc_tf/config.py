@@ -1,10 +1,9 @@
-"""Every knob of differentiable feature clustering; the shipped experiments are in configs/."""
+"""All options of differentiable feature clustering; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Mode = Literal["each", "frames", "reference"]
 
@@ -12,112 +11,103 @@ Mode = Literal["each", "frames", "reference"]
 @dataclass(frozen=True)
 class Dataset:
     name: str = "coffee"
-    """A photograph of scikit-image, bsds500, or "folder" with `path`."""
+    """A photograph of scikit-image (astronaut, chelsea, coffee, rocket), bsds500, or folder with
+    dataset.path."""
     path: str | None = None
-    """A picture or a folder; .npy and .tif may have any number of channels."""
+    """Image, or folder of images; .npy and .tif may have any number of channels; null: the dataset
+    of dataset.name."""
     split: str = ""
-    """Of bsds500: train, val, test; of a folder: a sub-folder."""
+    """Split of bsds500 (train, val, test), or subfolder of dataset.path; empty: all."""
     root: str | None = None
-    """Where data lies; default: DATA_ROOT, else data/."""
+    """Folder of the datasets; null: the environment variable DATA_ROOT, else data/."""
     mode: Mode = "each"
-    """For several pictures: one network each; each from the previous one; one for all."""
+    """How several images are trained on; each: a new network per image; frames: each image
+    continues from the network of the previous one; reference: one network for all."""
     max_side: int = 1024
-    """Pixels; a picture whose longest side is larger is reduced to it."""
+    """Longest side in pixels; larger images are reduced to it."""
     scribbles: str | None = None
-    """Mask of the picture: 255 or the most frequent colour is unmarked."""
+    """Mask of the image with one flat color per class; 255 or the most frequent color is
+    unmarked; null: no scribbles."""
     max_bad: float = 0.01
-    """Largest share of unreadable files that is skipped, not refused."""
+    """Fraction of unreadable files up to which they are skipped; more of them are an error."""
 
     def __post_init__(self) -> None:
-        require(self.max_side >= 1, "dataset.max_side", self.max_side, "1 or more")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a share, 0 to 1")
+        checks.at_least(self, 1, "max_side")
+        checks.fraction(self, "max_bad")
 
 
 @dataclass(frozen=True)
 class Model:
     n_blocks: int = 2
-    """3x3 convolution, ReLU, normalisation; the paper's M."""
+    """Blocks of 3x3 convolution, ReLU and normalization. Paper's M: 3, of its demo: 2."""
     width: int = 100
-    """Filters of a block; the paper's p."""
+    """Filters per block. Paper's p: 100."""
     n_clusters: int = 100
-    """Channels to win a pixel: the most labels there can be; the paper's q."""
+    """Output channels, the largest possible number of labels. Paper's q: 100."""
     init: Literal["torch", "keras"] = "torch"
-    """Whose default initialisation."""
+    """Framework whose default initialization is used. Paper: torch."""
     frozen_statistics: bool = False
-    """Whether a new picture is normalised by the statistics of the training, not by its own."""
+    """Normalize new images by the statistics of the training image instead of their own.
+    Paper: false."""
     superpixels: int = 0
-    """SLIC segments whose pixels share a target, as in 2018; 0: none."""
+    """Number of SLIC superpixels whose pixels share one target, as in Kanezaki 2018; 0: none."""
     regions: Literal["none", "majority", "merge"] = "none"
-    """What the labels become on Felzenszwalb's regions, which end at edges: none, the label of
-    most pixels, or the regions themselves, merged where colours and labels are alike."""
+    """Alignment of the labels with image edges; none: the network's labels; majority: the most
+    frequent label of each Felzenszwalb region; merge: Felzenszwalb regions merged by color, edges
+    and labels. Paper: none."""
     n_labels: int | None = None
-    """Merge labels until so many are left."""
+    """Number of labels to merge down to after the training; null: no merging."""
     min_area: float = 0.0
-    """Share of the picture below which a connected piece joins a neighbour."""
+    """Fraction of the image below which a connected segment joins a neighbor; 0: none does."""
 
     def __post_init__(self) -> None:
-        for name in ("n_blocks", "width", "n_clusters"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        checks.at_least(self, 1, "n_blocks", "width", "n_clusters", "n_labels")
         require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
-        require(self.superpixels >= 0, "model.superpixels", self.superpixels, "0 or more")
-        require(
-            self.n_labels is None or self.n_labels >= 1,
-            "model.n_labels",
-            self.n_labels,
-            "1 or more",
-        )
-        require(0 <= self.min_area < 1, "model.min_area", self.min_area, "a share, 0 to 1")
+        checks.at_least(self, 0, "superpixels")
+        checks.below_one(self, "min_area")
 
 
 @dataclass(frozen=True)
 class Training:
     seed: int = 0
-    """"""
+    """Random seed of the initial weights."""
     optimizer: Literal["sgd", "adam"] = "sgd"
-    """"""
+    """Optimizer. Paper: sgd."""
     lr: float = 0.1
-    """"""
+    """Learning rate. Paper: 0.1."""
     momentum: float = 0.9
-    """Of sgd."""
+    """Momentum of sgd. Paper: 0.9."""
     n_iterations: int = 50
-    """Of a picture, or of a batch of reference pictures."""
+    """Iterations per image, or per batch in dataset.mode reference. Paper: 500, its demo: 1000."""
     n_warm_iterations: int = 20
-    """Of every frame after the first."""
+    """Iterations of each image after the first in dataset.mode frames."""
     min_labels: int = 3
-    """Stop when no more labels than this are left; 0: never."""
+    """Stop as soon as at most this number of labels is left; 0: never. Paper's demo: 3."""
     mu: float = 1.0
-    """Weight of the spatial continuity."""
+    """Weight of the spatial continuity loss. Paper: 5, its demo: 1."""
     auto_mu: Literal["none", "50/labels", "labels/15"] = "none"
-    """Mu from the labels that are left."""
+    """Replace training.mu by a function of the current number of labels, as in DynaSeg; none: use
+    training.mu."""
     scribble_weight: float = 0.5
-    """Of the scribbled pixels' loss; the paper's nu."""
+    """Weight of the loss on scribbled pixels, the paper's nu; its demo: 0.5."""
     max_side: int | None = 160
-    """Pixels; trained at this longest side, applied at full size."""
+    """Longest side in pixels during training; labels are predicted at full size; null: train at
+    full size. Paper: full size."""
     batch_size: int = 1
-    """Reference pictures that are trained on together."""
+    """Images per batch in dataset.mode reference."""
     check_interval: int = 5
-    """Iterations between looks at losses, labels and signals."""
+    """Iterations between checks of losses, number of labels and signals to stop."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the convolutions."""
+    """Floating-point type of the convolutions; auto: float32."""
     visdom_port: int | None = None
-    """Mirror the curves to a visdom server on this machine."""
+    """Port of a visdom server on this machine to show the curves on; null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
-        require(self.mu >= 0, "training.mu", self.mu, "0 or more")
-        for name in ("n_iterations", "n_warm_iterations", "batch_size", "check_interval"):
-            value = getattr(self, name)
-            require(value >= 1, f"training.{name}", value, "1 or more")
-        for name in ("min_labels", "scribble_weight"):
-            value = getattr(self, name)
-            require(value >= 0, f"training.{name}", value, "0 or more")
-        require(
-            self.max_side is None or self.max_side >= 1,
-            "training.max_side",
-            self.max_side,
-            "1 or more",
-        )
+        checks.positive(self, "lr")
+        checks.below_one(self, "momentum")
+        checks.at_least(self, 0, "mu", "min_labels", "scribble_weight")
+        names = "n_iterations", "n_warm_iterations", "batch_size", "check_interval", "max_side"
+        checks.at_least(self, 1, *names)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""Pictures of any kind as float arrays, the masks drawn on them, and batches for TensorFlow."""
+"""Images of any kind as float arrays, the scribbles drawn on them, and batches for TensorFlow."""
 
-import hashlib
-import logging
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,176 +13,192 @@ from common import UserError, images
 from common.datasets import folders, segmentations
 from dfc_tf import config
 
-log = logging.getLogger("dfc_tf.data")
-
-SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")  # photographs that scikit-image has on disk
+SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")  # photographs included in scikit-image
 ARRAYS = (".npy", ".tif", ".tiff")
 MAX_CHANNELS = 1024
+CACHE_BYTES = 256 << 20  # of decoded images that a dataset keeps in memory
 
 
 @dataclass(frozen=True)
-class Picture:
-    """image (h, w, c) float32 in [0, 1]; rgb (h, w, 3) uint8 to look at; name of a file or folder.
+class Sample:
+    """image (h, w, c) float32 in [0, 1]; full_size (h, w) before it was reduced.
 
-    scribbles (h, w) int32: -1 where nothing is marked, else 0 to k - 1; None without a mask.
+    scribbles (h, w) int32: -1 where unmarked, else a class from 0; None without a mask.
     """
 
-    path: str
-    name: str
     image: np.ndarray
-    rgb: np.ndarray
+    path: str = ""
+    name: str = ""  # unique, valid as a file name
+    full_size: tuple[int, int] | None = None
     scribbles: np.ndarray | None = None
 
+    @cached_property
+    def rgb(self) -> np.ndarray:
+        """For display: (h, w, 3) uint8, the first three channels, or the first one as gray."""
+        n_channels = self.image.shape[2]
+        shown = self.image[..., :3] if n_channels >= 3 else self.image[..., :1].repeat(3, axis=2)
+        return images.to_uint8(shown)
 
-class Pictures:
-    """The pictures that a config names, read when asked for: `len`, `[i]`, in the order of names.
 
-    Raises UserError for what cannot be read; of a folder, files that cannot be are skipped, named
-    in the log and counted.
+class ImageDataset:
+    """The images that a config names, in the order of their names: `len`, `[i]` -> Sample.
+
+    All of them are decoded to check them; up to CACHE_BYTES are kept, others are decoded again when
+    they are used. Unreadable files of a folder are skipped, logged and counted. Raises UserError.
     """
 
-    def __init__(self, cfg: config.Dataset):
-        self.cfg = cfg
-        self.paths = _skip_unreadable(_paths(cfg), cfg)
-        self.names = _names([Path(path) for path in self.paths])
-        if cfg.scribbles and len(self.paths) > 1:
-            raise UserError(
-                f"dataset.scribbles is a mask of one picture, there are {len(self.paths)}"
-            )
-        if cfg.scribbles and not Path(cfg.scribbles).is_file():
-            raise UserError(f"dataset.scribbles {cfg.scribbles} cannot be read: no such file")
-        self.checksum = _checksum(self.paths + [cfg.scribbles] * bool(cfg.scribbles))
+    def __init__(self, dataset_cfg: config.Dataset):
+        self.cfg = dataset_cfg
+        self._cache: dict[str, Sample] = {}
+        self._n_bytes = 0
+        self.paths = self._readable(_paths(dataset_cfg))
+        self.names = images.unique_names(map(Path, self.paths))
+        self._scribbles = None
+        files = [Path(path) for path in self.paths]
+        if dataset_cfg.scribbles:
+            if len(self) > 1:
+                raise UserError(f"dataset.scribbles is a mask of one image, there are {len(self)}")
+            only = self._load(self.paths[0])
+            mask = Path(dataset_cfg.scribbles)
+            self._scribbles = read_scribbles(mask, only.full_size, only.image.shape[:2])
+            files.append(mask)
+        self.checksum = folders.checksum([(file, (file.name,)) for file in files])
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, i: int) -> Picture:
-        picture = load(self.paths[i], self.cfg.max_side, self.names[i])
-        if not self.cfg.scribbles:
-            return picture
-        shape = picture.image.shape[:2]
-        mask = read_scribbles(self.cfg.scribbles, _shape(self.paths[i]), shape)
-        return Picture(picture.path, picture.name, picture.image, picture.rgb, mask)
+    def __getitem__(self, i: int) -> Sample:
+        sample = self._load(self.paths[i])
+        return replace(sample, name=self.names[i], scribbles=self._scribbles)
+
+    def _load(self, path: str) -> Sample:
+        if path in self._cache:
+            return self._cache[path]
+        sample = load(path, self.cfg.max_side)
+        if not self._cache or self._n_bytes + sample.image.nbytes <= CACHE_BYTES:
+            self._cache[path] = sample
+            self._n_bytes += sample.image.nbytes
+        return sample
+
+    def _readable(self, paths: list[str]) -> list[str]:
+        if len(paths) == 1:
+            self._load(paths[0])
+            return paths
+        good, skipped = [], []
+        for path in paths:
+            try:
+                path.encode()
+                self._load(path)
+                good.append(path)
+            except UnicodeEncodeError:  # it could not be written to predictions.csv
+                skipped.append((ascii(path), "its name is not UTF-8"))
+            except UserError as error:
+                skipped.append((path, str(error).removeprefix(f"{_one_line(path)}: ")))
+        source = Path(self.cfg.path or self.cfg.name)
+        folders.check_skipped(skipped, len(good), self.cfg.max_bad, source)
+        return good
 
 
-def _paths(cfg: config.Dataset) -> list[str]:
-    if cfg.path:
-        return _files(Path(cfg.path).expanduser() / cfg.split)
-    if cfg.name in SAMPLES:
+def _paths(dataset_cfg: config.Dataset) -> list[str]:
+    if dataset_cfg.path:
+        return _list_images(Path(dataset_cfg.path).expanduser() / dataset_cfg.split)
+    name = dataset_cfg.name
+    if name in SAMPLES:
         from skimage import data
 
-        found = sorted(Path(data.__file__).parent.glob(f"{cfg.name}.*"))
-        if not found:
-            raise UserError(f"this scikit-image has no {cfg.name}: give a --dataset.path")
-        return [str(found[0])]
-    if cfg.name == "bsds500":
-        return segmentations.load(cfg.name, cfg.split, cfg.root).paths
-    if cfg.name == "folder":
-        raise UserError("dataset.name folder needs dataset.path, a picture or a folder of them")
-    raise UserError(
-        f"dataset.name {cfg.name} is not known: {', '.join(SAMPLES)}, bsds500, or folder"
-    )
+        paths = sorted(Path(data.__file__).parent.glob(f"{name}.*"))
+        if not paths:
+            raise UserError(f"this version of scikit-image has no {name}: give a --dataset.path")
+        return [str(paths[0])]
+    if name == "bsds500":
+        return segmentations.load(name, dataset_cfg.split, dataset_cfg.root).paths
+    if name == "folder":
+        raise UserError("dataset.name folder needs dataset.path, an image or a folder of images")
+    raise UserError(f"dataset.name {name} is not known: {', '.join(SAMPLES)}, bsds500, or folder")
 
 
-def _files(path: Path) -> list[str]:
-    """A picture, or those that lie directly in a folder, by name; masks are none of them."""
+def _list_images(path: Path) -> list[str]:
+    """An image, or the images directly inside a folder by name, without NAME_scribble masks."""
     if path.is_file():
         return [str(path)]
     if not path.is_dir():
-        raise UserError(f"{path} is absent: expected a picture or a folder of pictures")
+        raise UserError(f"{path} does not exist: expected an image or a folder of images")
     try:
         files = sorted(path.iterdir())
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
-    found = [
-        file
+    paths = [
+        str(file)
         for file in files
         if file.name.lower().endswith((*folders.EXTENSIONS, *ARRAYS))
         and not file.name.startswith(".")
         and not file.stem.endswith("_scribble")
         and not file.is_dir()
     ]
-    if not found:
-        raise UserError(f"{path} holds no picture ({', '.join((*folders.EXTENSIONS, '.npy'))})")
-    return list(map(str, found))
+    if not paths:
+        raise UserError(f"{path} contains no images ({', '.join((*folders.EXTENSIONS, '.npy'))})")
+    return paths
 
 
-def _skip_unreadable(paths: list[str], cfg: config.Dataset) -> list[str]:
-    if len(paths) == 1:
-        load(paths[0], cfg.max_side)  # its reason is the whole answer
-        return paths
-    good, reasons = [], []
-    for path in paths:
-        try:
-            path.encode()
-            load(path, cfg.max_side)
-            good.append(path)
-        except (UserError, UnicodeEncodeError) as error:
-            reasons.append(str(error))
-            log.warning("skipped %s", ascii(str(error)).strip("'"))
-    if reasons:
-        count = f"{len(reasons)} of {len(paths)} pictures cannot be read"
-        log.warning("%s", count)
-        if not good or len(reasons) / len(paths) > cfg.max_bad:
-            raise UserError(
-                f"{count}, more than dataset.max_bad {cfg.max_bad} allows (first: {reasons[0]})"
-            )
-    return good
+def load(path: str | Path, max_side: int | None = None) -> Sample:
+    """Any image, .npy array or .tif with any number of channels, reduced to max_side pixels.
 
-
-def load(path: str | Path, max_side: int, name: str = "") -> Picture:
-    """Any picture, .npy array or .tif with any number of channels, reduced to max_side pixels.
-
-    Integers are divided by the largest of their kind, floats outside [0, 1] are stretched. Raises
-    UserError "PATH: reason".
+    See `to_float` for the range of values. Raises UserError "PATH: reason".
     """
     path = Path(path)
     values = _read_array(path) if path.suffix.lower() in ARRAYS else None
     if values is None:
         values = images.load(path).astype(np.float32) / 255
-    image = resize(values, fit(values.shape[:2], max_side))
-    return Picture(str(path), name or path.stem, image, to_rgb(image))
+    size = values.shape[:2]
+    return Sample(resize(values, images.fit_within(size, max_side)), str(path), path.stem, size)
 
 
 def _read_array(path: Path) -> np.ndarray | None:
-    """(h, w, c) float32 of a .npy or .tif, None of a .tif that is an ordinary picture."""
+    """(h, w, c) float32 of a .npy or .tif, None for a .tif that Pillow reads."""
     try:
-        if not path.is_file():  # a pipe would block for ever
+        if not path.is_file():  # reading a pipe would block for ever
             raise ValueError("not a file" if path.exists() else "no such file")
         if path.stat().st_size == 0:
             raise ValueError("empty file")
         read = _read_npy if path.suffix.lower() == ".npy" else _read_tif
         values = read(path)
-        return None if values is None else to_unit(values)
-    except Exception as error:  # a broken file makes tifffile raise nearly anything
+        return None if values is None else to_float(values)
+    except Exception as error:  # tifffile raises nearly anything for a broken file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        name = str(path).replace("\n", "\\n")
-        raise UserError(f"{name}: {reason}") from None
+        raise UserError(f"{_one_line(path)}: {reason}") from None
+
+
+def _one_line(path: str | Path) -> str:
+    return str(path).replace("\n", "\\n")
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    values = np.load(path, mmap_mode="r", allow_pickle=False)  # a false header allocates nothing
-    _refuse_bomb(values.shape)
+    values = np.load(path, mmap_mode="r", allow_pickle=False)  # allocates nothing: check size first
+    _check_size(values.shape)
     return np.array(values)
 
 
 def _read_tif(path: Path) -> np.ndarray | None:
     with tifffile.TiffFile(path) as file:
         page = file.series[0]
-        _refuse_bomb(page.shape)
+        _check_size(page.shape)
         if page.dtype == np.uint8 and page.shape[2:] in ((), (1,), (3,), (4,)):
             return None
         channels_first = page.ndim == 3 and page.axes.endswith("YX")
         return np.moveaxis(page.asarray(), 0, -1) if channels_first else page.asarray()
 
 
-def _refuse_bomb(shape: tuple[int, ...]) -> None:
+def _check_size(shape: tuple[int, ...]) -> None:
     if math.prod(shape) > 3 * images.MAX_PIXELS:
         raise ValueError(f"more than {3 * images.MAX_PIXELS // 10**6} million values")
 
 
-def to_unit(values: np.ndarray) -> np.ndarray:
-    """(h, w) or (h, w, c) of any number -> (h, w, c) float32 in [0, 1]; raises ValueError."""
+def to_float(values: np.ndarray) -> np.ndarray:
+    """Numbers (h, w) or (h, w, c) -> (h, w, c) float32 in [0, 1].
+
+    Unsigned integers of 8 or 16 bits are divided by the maximum of their type, other values outside
+    [0, 1] are rescaled from their minimum and maximum. Raises ValueError.
+    """
     values = np.asarray(values)
     if values.ndim == 2:
         values = values[..., None]
@@ -198,28 +212,15 @@ def to_unit(values: np.ndarray) -> np.ndarray:
         raise ValueError(f"{values.dtype}, expected numbers")
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise ValueError("it has a NaN or an infinity")
+        raise ValueError("it contains NaN or infinity")
     low, high = values.min(), values.max()
     if low < 0 or high > 1:
         values = (values - low) / max(high - low, np.finfo(np.float64).tiny)
     return values.astype(np.float32)
 
 
-def to_rgb(image: np.ndarray) -> np.ndarray:
-    """What one looks at: (h, w, c) in [0, 1] -> (h, w, 3) uint8, the first three channels."""
-    if image.shape[2] < 3:
-        return images.to_uint8(np.repeat(image[..., :1], 3, axis=2))
-    return images.to_uint8(image[..., :3])
-
-
-def fit(shape: tuple[int, int], max_side: int | None) -> tuple[int, int]:
-    """The size (h, w) in the same proportions whose longest side is max_side or less."""
-    shrink = min(1.0, (max_side or max(shape)) / max(shape))
-    return max(round(shape[0] * shrink), 1), max(round(shape[1] * shrink), 1)
-
-
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(h, w, c) float32 to size (h, w), antialiased bilinear as Pillow's."""
+    """(h, w, c) float32 to size (h, w), bilinear with antialiasing, as in Pillow."""
     if image.shape[:2] == tuple(size):
         return image
     channels = [
@@ -233,38 +234,25 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(np.stack(channels, -1), 0, 1)
 
 
-def nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (h, w) to size (h, w), each pixel from the one that its centre falls into."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip(size, labels.shape, strict=True)
-    )
-    return labels[rows[:, None], columns]
+def read_scribbles(path: Path, image_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+    """A mask drawn on an image of image_size (h, w), reduced to size: int32, -1 where unmarked.
 
-
-def _shape(path: str) -> tuple[int, int]:
-    """Height and width of a picture as it is on disk, upright."""
-    return load(path, max_side=1 << 30).image.shape[:2]
-
-
-def read_scribbles(path: str | Path, picture: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """A mask drawn on a picture of a given (h, w), at `size`: (h, w) int32, -1 unmarked, 0 to k-1.
-
-    An indexed or gray mask has 255 where nothing is marked (Kim et al.). One without a 255, or in
-    colours, has the most frequent value there. A fully transparent pixel is unmarked. Raises
-    UserError for a mask of another size, or that marks nothing, or everything.
+    Indexed and gray masks have 255 where nothing is marked (Kim et al.); in color masks, and those
+    without 255, the most frequent value is unmarked. Transparent pixels are unmarked. Raises
+    UserError if the sizes differ, or if the mask marks nothing or has no flat colors.
     """
     try:
         with Image.open(path, formats=images.FORMATS) as file:
-            if (file.height, file.width) != tuple(picture):
+            if (file.height, file.width) != tuple(image_size):
                 raise UserError(
-                    f"dataset.scribbles {path} is {file.height}x{file.width}, the picture "
-                    f"{picture[0]}x{picture[1]}: they must be of one size"
+                    f"dataset.scribbles {path} is {file.height}x{file.width}, the image "
+                    f"{image_size[0]}x{image_size[1]}: expected the same size"
                 )
             is_indexed = file.mode in ("L", "P", "1") and "transparency" not in file.info
             pixels = np.array(file if is_indexed else file.convert("RGBA"))
     except OSError as error:
-        raise UserError(f"dataset.scribbles {path} cannot be read: {error}") from None
+        reason = error.strerror or error
+        raise UserError(f"dataset.scribbles {path} cannot be read: {reason}") from None
     if pixels.ndim == 3:
         red, green, blue, alpha = np.moveaxis(pixels.astype(np.int64), -1, 0)
         pixels = np.where(alpha == 0, -1, (red << 16) + (green << 8) + blue)
@@ -274,18 +262,18 @@ def read_scribbles(path: str | Path, picture: tuple[int, int], size: tuple[int, 
         unmarked = values[sizes.argmax()]
     classes = values[values != unmarked]
     if not len(classes):
-        raise UserError(f"dataset.scribbles {path} marks nothing: expected two classes or more")
+        raise UserError(f"dataset.scribbles {path} marks nothing: expected two or more classes")
     if len(classes) > 64:
         raise UserError(
-            f"dataset.scribbles {path} has {len(classes)} colours: expected a mask with one flat "
-            "colour a class, saved without smoothing and not as JPEG"
+            f"dataset.scribbles {path} has {len(classes)} colors: expected a mask with one flat "
+            "color per class, saved without smoothing and not as JPEG"
         )
     mask = np.searchsorted(classes, pixels).astype(np.int32)
     return shrink_mask(np.where(pixels == unmarked, -1, mask), size)
 
 
 def shrink_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scribbles (h, w) at a smaller size: a new pixel has the class most marked within it."""
+    """Scribbles (h, w) at a smaller size: each pixel has the class most marked inside of it."""
     if mask.shape == tuple(size):
         return mask.astype(np.int32)
     n_classes = mask.max() + 1
@@ -298,12 +286,14 @@ def shrink_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def superpixels(image: np.ndarray, n: int) -> np.ndarray:
-    """About n SLIC segments of (h, w, c) -> (h, w) int32 from 0; compactness as in 2018."""
+    """About n SLIC superpixels of (h, w, c): (h, w) int32 from 0, compactness as in Kanezaki 2018.
+
+    The authors' 100 is for Lab, with values up to 100; other channels, in [0, 1], have 1.
+    """
     from skimage.segmentation import slic
 
     is_rgb = image.shape[2] == 3
-    # 2018: compactness 100 on Lab of 0..100; on other channels, in [0, 1], the same share
-    found = slic(
+    labels = slic(
         image,
         n,
         compactness=100 if is_rgb else 1,
@@ -311,51 +301,32 @@ def superpixels(image: np.ndarray, n: int) -> np.ndarray:
         start_label=0,
         channel_axis=-1,
     )
-    return np.unique(found, return_inverse=True)[1].reshape(found.shape).astype(np.int32)
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)
 
 
 def batches(cfg: config.Config, n: int) -> list[list[int]]:
-    """Which pictures are trained on together: one each, or batches of reference pictures."""
+    """Indices of the images trained on together: batch_size in mode reference, else one."""
     size = cfg.training.batch_size if cfg.dataset.mode == "reference" else 1
     return [list(range(i, min(i + size, n))) for i in range(0, n, size)]
 
 
-def stack(cfg: config.Config, found: list[Picture]) -> Iterator[np.ndarray]:
-    """Arrays for one training: images (b, h, w, c), targets (b, h, w), superpixels (b, h, w).
+def stack(cfg: config.Config, samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Images (b, h, w, c), scribbles (b, h, w), superpixels (b, h, w) at the training's size.
 
-    All of the first one's size, which is the training's. Without scribbles the targets are -1,
-    without superpixels their array is empty.
+    All have the size of the first one, reduced to training.max_side. Scribbles are -1 where
+    unmarked; superpixels are numbered through the batch, their array is empty if there are none.
     """
-    size = fit(found[0].image.shape[:2], cfg.training.max_side)
-    yield np.stack([resize(each.image, size) for each in found])
-    nothing = np.full(size, -1, np.int32)
-    yield np.stack(
-        [nothing if p.scribbles is None else shrink_mask(p.scribbles, size) for p in found]
-    )
+    size = images.fit_within(samples[0].image.shape[:2], cfg.training.max_side)
+    arrays = [resize(sample.image, size) for sample in samples]
+    unmarked = np.full(size, -1, np.int32)
+    masks = [
+        unmarked if sample.scribbles is None else shrink_mask(sample.scribbles, size)
+        for sample in samples
+    ]
     if not cfg.model.superpixels:
-        yield np.zeros((0, 0, 0), np.int32)
-        return
-    regions, n = [], 0
-    for each in found:
-        regions.append(superpixels(resize(each.image, size), cfg.model.superpixels) + n)
-        n = regions[-1].max() + 1
-    yield np.stack(regions)
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """A name for each picture that any file system takes, no two the same."""
-    names: list[str] = []
-    for i, path in enumerate(paths):
-        name = "".join(c if c.isalnum() or c in "._-" else "_" for c in path.stem)[:80] or "_"
-        names.append(f"{name}_{i}" if name.lower() in {n.lower() for n in names} else name)
-    return names
-
-
-def _checksum(paths: list[str]) -> str:
-    """sha256 over names, sizes and the first 64 kB of every file."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(f"{Path(path).name}\0{Path(path).stat().st_size}\0".encode())
-        with open(path, "rb") as file:
-            digest.update(file.read(1 << 16))
-    return digest.hexdigest()
+        return np.stack(arrays), np.stack(masks), np.zeros((0, 0, 0), np.int32)
+    segments, n = [], 0
+    for array in arrays:
+        segments.append(superpixels(array, cfg.model.superpixels) + n)
+        n = segments[-1].max() + 1
+    return np.stack(arrays), np.stack(masks), np.stack(segments)

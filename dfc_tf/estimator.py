@@ -1,4 +1,4 @@
-"""Feature clustering of a picture in the manner of scikit-learn."""
+"""Feature clustering of an image as a scikit-learn estimator."""
 
 import dataclasses
 
@@ -7,19 +7,19 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError
+from common import UserError, images
 from dfc_tf import config, data, regions, train
 
 
 class DFC(ClusterMixin, BaseEstimator):
-    """Segments a picture (h, w) or (h, w, c) by training a small network on it alone.
+    """Segments an image (h, w) or (h, w, c) by training a small network on it alone.
 
-    Integers are divided by the largest of their kind, floats outside [0, 1] are stretched. The
-    parameters are those of `config.py`, the defaults those of configs/fast.yml. n_labels, if given,
-    merges labels until so many are left. Wrong values raise ValueError.
+    The parameters are those of `config.py`, with the defaults of configs/fast.yml; train_side is
+    training.max_side. Values are scaled to [0, 1] as in `data.to_float`. Invalid ones raise
+    ValueError.
 
-    After `fit`: labels_ (h, w), the largest first; n_labels_; history_ with one row an iteration of
-    similarity, continuity and number of labels.
+    Attributes after `fit`: labels_ (h, w), the largest label first; n_labels_; history_
+    (iterations, 3) with similarity loss, continuity loss and number of labels.
     """
 
     def __init__(
@@ -60,48 +60,43 @@ class DFC(ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: object = None, scribbles: ArrayLike | None = None) -> "DFC":
-        """Trains on the picture X. scribbles (h, w) int: a class from 0, below 0 unmarked."""
+        """Trains on the image X. scribbles (h, w) int: classes from 0, negative where unmarked."""
         image, cfg = _image(X), self._config()
-        picture = self._picture(image)
+        sample = self._sample(image)
         if scribbles is not None:
-            picture = dataclasses.replace(picture, scribbles=_scribbles(scribbles, image, picture))
+            sample = dataclasses.replace(sample, scribbles=_scribbles(scribbles, image, sample))
         try:
-            train.check(cfg, picture)
+            train.check_scribbles(cfg, sample)
             self._state = train.State(cfg, image.shape[2])
-            labels, self.history_ = train.fit(cfg, self._state, picture)
+            labels, self.history_ = train.fit(cfg, self._state, sample)
         except UserError as error:
             raise ValueError(str(error)) from None
-        self.labels_ = self._finish(labels, image, picture)
+        labels = regions.postprocess(labels, sample.image, cfg.model)
+        self.labels_ = images.resize_labels(labels, image.shape[:2])
         self.n_labels_ = int(self.labels_.max()) + 1
         return self
 
     def fit_predict(
         self, X: ArrayLike, y: object = None, scribbles: ArrayLike | None = None
     ) -> np.ndarray:
-        """The labels (h, w) of the picture that is trained on."""
+        """Trains on the image X and returns its labels (h, w)."""
         return self.fit(X, y, scribbles).labels_
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """The channel that wins each pixel of another picture: (h, w), the same in all pictures.
+        """The winning channel at each pixel of another image: (h, w).
 
-        These are numbers of the network's outputs; nothing is merged or renumbered, so that they
-        stay comparable between pictures.
+        Channels are neither merged nor renumbered, so they are comparable between images.
         """
         check_is_fitted(self, "labels_")
         image = _image(X)
         if image.shape[2] != self._state.net.n_channels:
             expected = self._state.net.n_channels
             raise ValueError(f"X has {image.shape[2]} channels: expected {expected}, as in fit")
-        labels = train.predict(self._state.net, self._picture(image).image, self.frozen_statistics)
-        return data.nearest(labels, image.shape[:2]).astype(np.int64)
+        labels = train.predict(self._state.net, self._sample(image).image, self.frozen_statistics)
+        return images.resize_labels(labels, image.shape[:2]).astype(np.int64)
 
-    def _picture(self, image: np.ndarray) -> data.Picture:
-        reduced = data.resize(image, data.fit(image.shape[:2], self.max_side))
-        return data.Picture("", "", reduced, data.to_rgb(reduced))
-
-    def _finish(self, labels: np.ndarray, image: np.ndarray, picture: data.Picture) -> np.ndarray:
-        finished = regions.finish(labels, picture.image, self._config().model)
-        return data.nearest(finished, image.shape[:2])
+    def _sample(self, image: np.ndarray) -> data.Sample:
+        return data.Sample(data.resize(image, images.fit_within(image.shape[:2], self.max_side)))
 
     def _config(self) -> config.Config:
         if self.regions not in ("none", "majority", "merge"):
@@ -134,20 +129,20 @@ class DFC(ClusterMixin, BaseEstimator):
 
 def _image(X: ArrayLike) -> np.ndarray:
     try:
-        return data.to_unit(np.asarray(X))
+        return data.to_float(np.asarray(X))
     except ValueError as error:
         raise ValueError(f"X: {error}") from None
 
 
-def _scribbles(scribbles: ArrayLike, image: np.ndarray, picture: data.Picture) -> np.ndarray:
+def _scribbles(scribbles: ArrayLike, image: np.ndarray, sample: data.Sample) -> np.ndarray:
     mask = np.asarray(scribbles)
     if mask.shape != image.shape[:2] or mask.dtype.kind not in "iu":
         raise ValueError(
-            f"scribbles are {mask.shape} of {mask.dtype}: expected {image.shape[:2]} of integers"
+            f"scribbles are {mask.shape} {mask.dtype}: expected {image.shape[:2]} integers"
         )
     if mask.max() < 0:
-        raise ValueError("scribbles mark nothing: expected a class from 0 on at some pixels")
+        raise ValueError("scribbles mark nothing: expected classes from 0 at some pixels")
     mask = np.where(mask < 0, -1, mask)
     classes = np.unique(mask[mask >= 0])
     mask = np.where(mask < 0, -1, np.searchsorted(classes, mask))
-    return data.shrink_mask(mask, picture.image.shape[:2])
+    return data.shrink_mask(mask, sample.image.shape[:2])

@@ -1,7 +1,7 @@
-"""The experiment grid on one picture: python -m dfc_tf.grid [PICTURE] [--out DIR] [--max-side 160]
+"""A grid of experiments on one image: python -m dfc_tf.grid [IMAGE] [--out DIR] [--max-side 160]
 
-Writes OUT/sheet.png, the picture and every experiment's labels in their mean colours, and
-OUT/labels.csv; what is there already is not run again. The line on stdout is OUT.
+Writes OUT/sheet.png, with the image and the labels of each experiment in their mean colors, and
+OUT/labels.csv; saved experiments are not repeated. OUT is printed to stdout.
 """
 
 import argparse
@@ -22,37 +22,37 @@ from dfc_tf import config, data, train
 log = logging.getLogger("dfc_tf.grid")
 
 BASE = {"model.n_blocks": 3, "training.mu": 5.0, "training.n_iterations": 500}
-TILE_WIDTH, CAPTION_HEIGHT = 240, 22  # pixels, of the sheet
-COLUMNS = ["experiment", "iterations", "labels", "largest_shares", "seconds"]
+TILE_WIDTH, CAPTION_HEIGHT = 240, 22  # pixels, in the sheet
+COLUMNS = ["experiment", "iterations", "labels", "largest_fractions", "seconds"]
 
 
 def main() -> None:
     args = _arguments()
     here = Path(__file__).resolve().parent
-    dataset = config.Dataset(path=args.picture, max_side=args.max_side)
-    found = data.Pictures(dataset)
-    if len(found) != 1:
-        raise UserError(f"{args.picture} has {len(found)} pictures: the grid is for one")
-    picture = found[0]
-    out = Path(args.out or here / "runs" / "grid" / picture.name)
+    dataset_cfg = config.Dataset(path=args.image, max_side=args.max_side)
+    dataset = data.ImageDataset(dataset_cfg)
+    if len(dataset) != 1:
+        raise UserError(f"{args.image} has {len(dataset)} images: expected one image")
+    sample = dataset[0]
+    out = Path(args.out or here / "runs" / "grid" / sample.name)
     experiments = read_yaml(here / "grid.yml")
     if args.only:
         experiments = {name: experiments[name] for name in args.only if name in experiments}
-    logging.getLogger("tensorflow").setLevel("ERROR")  # it warns that each traces a graph
-    tiles, rows = [tile(picture.rgb, picture.name)], []
+    logging.getLogger("tensorflow").setLevel("ERROR")  # warns of retracing in each experiment
+    tiles, rows = [tile(sample.rgb, sample.name)], []
     for name, changes in tqdm(experiments.items(), "experiments", disable=None):
         path = out / f"{name}.npz"
         if not path.exists():
-            run(experiment(dataset, changes, args.iterations), picture, path)
+            run(experiment(dataset_cfg, changes, args.iterations), sample, path)
         with np.load(path, allow_pickle=False) as file:
             labels, seconds, n = file["labels"], float(file["seconds"]), int(file["iterations"])
-        if labels.shape != picture.rgb.shape[:2]:
-            raise UserError(f"{path} is of another picture: move it away, or give --out")
-        shares = np.sort(np.bincount(labels.ravel()) / labels.size)[::-1][:5]
+        if labels.shape != sample.rgb.shape[:2]:
+            raise UserError(f"{path} is of another image: move it away, or pass --out")
+        fractions = np.sort(np.bincount(labels.ravel()) / labels.size)[::-1][:5]
         n_labels = len(np.unique(labels))
-        regions = images.mean_colors(picture.rgb, labels)[labels]
-        tiles.append(tile(regions, f"{name}: {n_labels} labels"))
-        listed = " ".join(f"{share:.2f}" for share in shares if share > 0)
+        segments = images.mean_colors(sample.rgb, labels)[labels]
+        tiles.append(tile(segments, f"{name}: {n_labels} labels"))
+        listed = " ".join(f"{fraction:.2f}" for fraction in fractions if fraction > 0)
         rows.append([name, n, n_labels, listed, f"{seconds:.1f}"])
         log.info("%s: %d iterations, %d labels", name, n, n_labels)
     images.save_png(out / "sheet.png", images.grid(np.stack(tiles), 4))
@@ -62,29 +62,33 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dfc_tf.grid", description=__doc__)
-    parser.add_argument("picture", nargs="?", help="default: the photograph of make dfc")
-    parser.add_argument("--out", help="folder of the results")
-    parser.add_argument("--max-side", type=int, default=160, help="pixels; the picture is reduced")
-    parser.add_argument("--iterations", type=int, help="in the place of 500")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of grid.yml")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = cli.Parser(prog="python -m dfc_tf.grid", description=__doc__, formatter_class=raw)
+    parser.add_argument("image", nargs="?", help="image file (default: the coffee photograph)")
+    parser.add_argument("--out", help="output folder (default: dfc_tf/runs/grid/NAME)")
+    about = "longest side in pixels, larger images are reduced to it (default: 160)"
+    parser.add_argument("--max-side", type=int, default=160, help=about)
+    about = "iterations per experiment (default: as in grid.yml, else 500)"
+    parser.add_argument("--iterations", type=int, help=about)
+    about = "names of experiments in grid.yml (default: all)"
+    parser.add_argument("--only", nargs="+", metavar="NAME", help=about)
     return parser.parse_args()
 
 
 def experiment(
-    dataset: config.Dataset, changes: dict[str, object], n_iterations: int | None
+    dataset_cfg: config.Dataset, changes: dict[str, object], n_iterations: int | None
 ) -> config.Config:
-    """The base with the changes of one line of grid.yml."""
+    """BASE with the changes of an experiment in grid.yml."""
     values = BASE | changes | ({"training.n_iterations": n_iterations} if n_iterations else {})
     sections = {"model": config.Model(), "training": config.Training(max_side=None)}
     for key, value in values.items():
         section, _, name = key.partition(".")
         sections[section] = dataclasses.replace(sections[section], **{name: value})
-    return config.Config(dataset, **sections)
+    return config.Config(dataset_cfg, **sections)
 
 
 def tile(rgb: np.ndarray, caption: str) -> np.ndarray:
-    """A picture (h, w, 3) uint8, enlarged to a width that can be read, under a line of text."""
+    """An image (h, w, 3) uint8, enlarged to at least TILE_WIDTH, below a line of text."""
     factor = -(-TILE_WIDTH // rgb.shape[1])
     rgb = rgb.repeat(factor, 0).repeat(factor, 1)
     framed = Image.fromarray(np.pad(rgb, ((CAPTION_HEIGHT, 0), (0, 0), (0, 0))))
@@ -93,16 +97,16 @@ def tile(rgb: np.ndarray, caption: str) -> np.ndarray:
     return np.asarray(framed)
 
 
-def run(cfg: config.Config, picture: data.Picture, path: Path) -> None:
-    """Trains and writes the labels (h, w), with seconds and iterations."""
+def run(cfg: config.Config, sample: data.Sample, path: Path) -> None:
+    """Trains and saves labels (h, w), seconds and iterations."""
     began = time.perf_counter()
-    state = train.State(cfg, picture.image.shape[2])
-    labels, history = train.fit(cfg, state, picture)
+    state = train.State(cfg, sample.image.shape[2])
+    labels, history = train.fit(cfg, state, sample)
     seconds = time.perf_counter() - began
     path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name("half.npz")
-    np.savez_compressed(half, labels=labels, seconds=seconds, iterations=len(history))
-    half.replace(path)
+    temporary = path.with_name("tmp.npz")
+    np.savez_compressed(temporary, labels=labels, seconds=seconds, iterations=len(history))
+    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,41 +1,42 @@
-"""Responses of every pixel to q clusters, from a small CNN (Kim et al. 2020, figure 2).
+"""A small CNN that scores q clusters at every pixel (Kim et al. 2020, figure 2).
 
-n blocks of 3x3 convolution, ReLU and normalisation, then a 1x1 convolution and a normalisation
-that makes every channel an equally likely winner. The normalisation always uses the statistics of
-the picture at hand: one picture is the batch, and there is no other mode to predict in.
+n blocks of 3x3 convolution, ReLU and batch normalization, then a 1x1 convolution and a
+normalization that makes every channel equally likely to win. The normalization uses the statistics
+of the current image, in training and in prediction.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from common import UserError, hdf5
+from common.tf import tf
 from dfc_tf import config
 
-EPSILON = 1e-5  # PyTorch's
+EPSILON = 1e-5  # of the normalization, as in PyTorch
 
 
-def build(cfg: config.Model, n_channels: int, seed: int) -> "Net":
-    """The untrained network for pictures of n_channels."""
-    return Net(cfg, n_channels, seed)
+def build(model_cfg: config.Model, n_channels: int, seed: int) -> "Net":
+    """An untrained network for images of n_channels."""
+    return Net(model_cfg, n_channels, seed)
 
 
 class Net(tf.Module):
-    def __init__(self, cfg: config.Model, n_channels: int, seed: int):
+    def __init__(self, model_cfg: config.Model, n_channels: int, seed: int):
         super().__init__()
-        self.cfg, self.n_channels = cfg, n_channels
+        self.init, self.n_channels = model_cfg.init, n_channels
         self.compute_dtype = tf.float32  # of the convolutions
-        has_gpu = tf.config.list_physical_devices("GPU")  # whose own gradients are fast
+        has_gpu = tf.config.list_physical_devices("GPU")  # TensorFlow's gradients are fast there
         self.convolve = conv2d if has_gpu else convolution
-        widths = [n_channels, *[cfg.width] * cfg.n_blocks, cfg.n_clusters]
-        sides = [3] * cfg.n_blocks + [1]
+        n_blocks = model_cfg.n_blocks
+        widths = [n_channels, *[model_cfg.width] * n_blocks, model_cfg.n_clusters]
+        sides = [3] * n_blocks + [1]
         self.kernels = [
             tf.Variable(tf.zeros((side, side, a, b)), name=f"kernel_{i}")
             for i, (side, a, b) in enumerate(zip(sides, widths, widths[1:], strict=False))
         ]
-        # none for the last one: the normalisation after it would take it away again
+        # the last convolution has none: the normalization after it would remove it
         self.biases = [
             tf.Variable(tf.zeros(w), name=f"bias_{i}") for i, w in enumerate(widths[1:-1])
         ]
@@ -48,46 +49,46 @@ class Net(tf.Module):
             tf.Variable(tf.zeros(w), trainable=False, name=f"mean_{i}")
             for i, w in enumerate(widths[1:])
         ]
-        self.spreads = [
+        self.variances = [
             tf.Variable(tf.ones(w), trainable=False, name=f"variance_{i}")
             for i, w in enumerate(widths[1:])
         ]
         self.reset(seed)
 
     def reset(self, seed: int) -> None:
-        """New random weights in the place of the old ones: a traced graph stays valid."""
-        random = np.random.default_rng(seed)
+        """Assigns new random weights to the same variables: traced graphs stay valid."""
+        rng = np.random.default_rng(seed)
         for kernel in self.kernels:
             height, width, n_in, n_out = kernel.shape
             fan_in, fan_out = height * width * n_in, height * width * n_out
-            bound = fan_in**-0.5 if self.cfg.init == "torch" else (6 / (fan_in + fan_out)) ** 0.5
-            kernel.assign(_uniform(random, bound, kernel.shape))
+            bound = fan_in**-0.5 if self.init == "torch" else (6 / (fan_in + fan_out)) ** 0.5
+            kernel.assign(_uniform(rng, bound, kernel.shape))
         for kernel, bias in zip(self.kernels, self.biases, strict=False):
-            bound = np.prod(kernel.shape[:3]) ** -0.5 if self.cfg.init == "torch" else 0.0
-            bias.assign(_uniform(random, bound, bias.shape))
-        for ones, zeros in ((self.scales, self.offsets), (self.spreads, self.means)):
-            for one, zero in zip(ones, zeros, strict=True):
-                one.assign(tf.ones_like(one))
-                zero.assign(tf.zeros_like(zero))
+            bound = np.prod(kernel.shape[:3]) ** -0.5 if self.init == "torch" else 0.0
+            bias.assign(_uniform(rng, bound, bias.shape))
+        for variable in [*self.scales, *self.variances]:
+            variable.assign(tf.ones_like(variable))
+        for variable in [*self.offsets, *self.means]:
+            variable.assign(tf.zeros_like(variable))
 
     def __call__(self, images: tf.Tensor, keep_statistics: bool = False) -> tf.Tensor:
-        """images (b, h, w, c) -> normalised responses (b, h, w, q), of unit variance a channel."""
+        """Images (b, h, w, c) -> responses (b, h, w, q) with unit variance per channel."""
         x = images
         for i, kernel in enumerate(self.kernels):
             x = self.convolve(tf.cast(x, self.compute_dtype), tf.cast(kernel, self.compute_dtype))
             x = tf.cast(x, tf.float32)
             if i < len(self.biases):
                 x = tf.nn.relu(tf.nn.bias_add(x, self.biases[i]))  # (b, h, w, p)
-            x = self._normalise(x, i, keep_statistics)
+            x = self._normalize(x, i, keep_statistics)
         return x
 
-    def _normalise(self, x: tf.Tensor, i: int, keep_statistics: bool) -> tf.Tensor:
+    def _normalize(self, x: tf.Tensor, i: int, keep_statistics: bool) -> tf.Tensor:
         x, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             x, self.scales[i], self.offsets[i], epsilon=EPSILON
         )
         if keep_statistics:
             self.means[i].assign(mean)
-            self.spreads[i].assign(variance)
+            self.variances[i].assign(variance)
         return x
 
     @tf.function(input_signature=[tf.TensorSpec((1, None, None, None))])
@@ -103,30 +104,30 @@ class Net(tf.Module):
             x = conv2d(x, kernel)
             if i < len(self.biases):
                 x = tf.nn.relu(tf.nn.bias_add(x, self.biases[i]))
-            scale = self.scales[i] * tf.math.rsqrt(self.spreads[i] + EPSILON)
+            scale = self.scales[i] * tf.math.rsqrt(self.variances[i] + EPSILON)
             x = x * scale + (self.offsets[i] - self.means[i] * scale)
         return tf.argmax(x[0], -1, output_type=tf.int32)
 
 
 def conv2d(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """With stride 1 and as many pixels out as in: x (b, h, w, c), kernel (side, side, c, d)."""
+    """Convolution of stride 1 and same padding: x (b, h, w, c), kernel (side, side, c, d)."""
     return tf.nn.conv2d(x, kernel, 1, "SAME")
 
 
 @tf.custom_gradient
 def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """`conv2d` for kernels of odd side, with gradients of our own.
+    """`conv2d` for kernels of odd side with custom gradients, on a CPU twice as fast.
 
-    By x it is a convolution with the turned kernel, by the kernel a matrix product for each of its
-    places: on a CPU half the time of TensorFlow's.
+    For x the gradient is a convolution with the flipped (180 degrees) kernel, for the kernel one
+    matrix product per kernel position.
     """
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        by_x = conv2d(upstream, tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
+        x_gradient = conv2d(upstream, tf.transpose(kernel[::-1, ::-1], (0, 1, 3, 2)))
         side, _, c, d = kernel.shape
         margin = side // 2
-        # zeros around the pictures, which stand in one column; with rows of whole cache lines
-        # TensorFlow reads the shifted ones where they are
+        # images padded with zeros and stacked vertically; since rows are multiples of a cache line,
+        # TensorFlow reads shifted rows without a copy
         extra = -tf.shape(x)[2] % 16
         x_rows = tf.pad(x, ((0, 0), (margin, margin), (margin, margin + extra), (0, 0)))
         rows = tf.pad(upstream, ((0, 0), (0, 2 * margin), (0, extra), (0, 0)))
@@ -134,23 +135,23 @@ def convolution(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable]:
         rows = tf.reshape(rows, (-1, width, d))
         n = tf.shape(rows)[0] - 2 * margin
         rows = tf.reshape(rows[:n], (-1, d))
-        by_kernel = [[] for _ in range(side)]
+        kernel_gradient = [[] for _ in range(side)]
         for j in range(side):
             shifted = tf.reshape(x_rows[:, :, j : j + width], (-1, width, c))
             for i in range(side):
-                place = tf.reshape(shifted[i : i + n], (-1, c))
-                by_kernel[i].append(tf.matmul(place, rows, transpose_a=True))
-        return by_x, tf.stack([tf.stack(row) for row in by_kernel])
+                shifted_rows = tf.reshape(shifted[i : i + n], (-1, c))
+                kernel_gradient[i].append(tf.matmul(shifted_rows, rows, transpose_a=True))
+        return x_gradient, tf.stack([tf.stack(row) for row in kernel_gradient])
 
     return conv2d(x, kernel), gradient
 
 
-def _uniform(random: np.random.Generator, bound: float, shape: tf.TensorShape) -> np.ndarray:
-    return random.uniform(-bound, bound, tuple(shape)).astype(np.float32)
+def _uniform(rng: np.random.Generator, bound: float, shape: tf.TensorShape) -> np.ndarray:
+    return rng.uniform(-bound, bound, tuple(shape)).astype(np.float32)
 
 
 def compute_dtype(precision: str) -> tf.DType:
-    """What the convolutions compute in; "auto" is float32, fast everywhere."""
+    """Floating-point type of the convolutions; "auto" is float32."""
     return tf.bfloat16 if precision == "bfloat16" else tf.float32
 
 
@@ -160,7 +161,7 @@ def save(path: Path, variables: dict[str, tf.Variable]) -> None:
 
 
 def load(path: Path, variables: dict[str, tf.Variable]) -> None:
-    """Fills variables with what `save` wrote; raises UserError with the first difference."""
+    """Assigns what `save` wrote; raises UserError with the first difference in names or shapes."""
     saved = hdf5.load(path, variables)
     for name, variable in variables.items():
         variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
@@ -171,8 +172,8 @@ def by_name(variables: list[tf.Variable]) -> dict[str, tf.Variable]:
 
 
 def n_channels(path: Path) -> int:
-    """Of the pictures that a file of weights is for; raises UserError as `load`."""
+    """Number of image channels that saved weights are for; raises UserError as `load`."""
     kernel = hdf5.read(path).get("kernel_0")
     if kernel is None or kernel.ndim != 4:
-        raise UserError(f"{path} is no readable checkpoint: it has no kernel_0")
+        raise UserError(f"{path} is not a readable checkpoint: it has no kernel_0")
     return kernel.shape[2]

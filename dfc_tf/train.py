@@ -1,4 +1,4 @@
-"""Trains feature clustering on a picture: python dfc_tf/train.py --dataset.path photo.jpg"""
+"""Trains feature clustering on an image: python dfc_tf/train.py --dataset.path photo.jpg"""
 
 import sys
 from pathlib import Path
@@ -7,32 +7,28 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import logging
-import os
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow: it greets in six lines
-
-from common.tf import quiet
-
-with quiet.stderr():
-    import tensorflow as tf
 import numpy as np
 
 from common import UserError, cli, malloc_tuning
+from common.bsds.superpixels import felzenszwalb
 from common.run import Run
-from dfc_tf import cluster, config, data, loss, model, pictures, regions
+from common.tf import tf
+from common.tf.device import device_name
+from dfc_tf import cluster, config, data, figures, loss, model
 
 log = logging.getLogger("dfc_tf.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 ADAM_DECAYS, ADAM_EPSILON = (0.9, 0.999), 1e-8
-HISTORY = ("similarity", "continuity", "n_labels")
+HISTORY = ("similarity", "continuity", "n_labels")  # logged for every step
 
 
 class State(tf.Module):
-    """All that a training is at one moment: the network, the optimiser's moments, how far it is.
+    """Training state saved in checkpoints: network, optimizer moments and progress.
 
-    batch: the pictures that are trained on now, step: iterations of them, total: of all so far.
+    batch: index of the current batch of images; step: iterations on it; total: iterations so far.
     """
 
     def __init__(self, cfg: config.Config, n_channels: int):
@@ -47,17 +43,17 @@ class State(tf.Module):
             for k in range(n_moments)
             for name, w in model.by_name(self.net.trainable_variables).items()
         ]
-        self.n_updates = tf.Variable(0, trainable=False, name="n_updates")  # that moments hold
+        self.n_updates = tf.Variable(0, trainable=False, name="n_updates")  # of the moments
         self.step = self.total = self.batch = 0
-        self.is_over = False
+        self.is_done = False  # with the current batch
 
     def begin_batch(self, batch: int) -> None:
-        """Starts with other pictures: in mode "each" from new weights, always with no momentum."""
+        """Moves to another batch: resets the moments and, in mode "each", the weights."""
         if self.cfg.dataset.mode == "each":
             self.net.reset(self.cfg.training.seed)
         for variable in [*self.moments, self.n_updates]:
             variable.assign(tf.zeros_like(variable))
-        self.batch, self.step, self.is_over = batch, 0, False
+        self.batch, self.step, self.is_done = batch, 0, False
 
     @tf.function(
         input_signature=[
@@ -68,7 +64,7 @@ class State(tf.Module):
             tf.TensorSpec((), tf.int32),
         ]
     )
-    def advance(
+    def train_steps(
         self,
         images: tf.Tensor,
         scribbles: tf.Tensor,
@@ -76,11 +72,10 @@ class State(tf.Module):
         n_steps: tf.Tensor,
         min_labels: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Takes n_steps, or fewer where the labels fall to min_labels, without leaving the graph.
+        """Up to n_steps, fewer if only min_labels are left, in one graph for images of all sizes.
 
-        images (b, h, w, c); scribbles (b, h, w), -1 unmarked; superpixels (b, h, w) if the config
-        has some -> what HISTORY says of every step (n, 3), and the labels (b, h, w) before the last
-        one. Traced once, for pictures of all sizes.
+        images (b, h, w, c); scribbles (b, h, w), -1 where unmarked; superpixels (b, h, w), unused
+        without model.superpixels -> HISTORY of each step (n, 3), labels (b, h, w) before the last.
         """
         images.set_shape((None, None, None, self.net.n_channels))
         history = tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=(3,))
@@ -95,37 +90,37 @@ class State(tf.Module):
 def train_step(
     state: State, images: tf.Tensor, scribbles: tf.Tensor, superpixels: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """One update -> the labels (b, h, w) before it, how many there are, the values of HISTORY."""
+    """One update -> the labels (b, h, w) before it, their number, the values of HISTORY."""
     cfg = state.cfg
     variables = state.net.trainable_variables
     with tf.GradientTape() as tape:
         responses = state.net(images, keep_statistics=cfg.model.frozen_statistics)
-    labels = cluster.winners(responses)
-    n_labels = cluster.count(labels, cfg.model.n_clusters)
+    labels = cluster.winning_channels(responses)
+    n_labels = cluster.count_labels(labels, cfg.model.n_clusters)
     targets = labels
     if cfg.model.superpixels:
-        targets = cluster.majorities(labels, superpixels, cfg.model.n_clusters)
+        targets = cluster.majority_labels(labels, superpixels, cfg.model.n_clusters)
     is_marked = scribbles >= 0
     targets = tf.where(is_marked, scribbles, targets)
-    weights = _weights(is_marked, cfg.training.scribble_weight)
+    weights = _pixel_weights(is_marked, cfg.training.scribble_weight)
     mu = _mu(cfg.training, tf.cast(n_labels, tf.float32))
     similarity, continuity, gradient = loss.value_and_gradient(responses, targets, weights, mu)
     gradients = tape.gradient(responses, variables, output_gradients=gradient)
-    _update(state, variables, gradients)
+    _optimizer_step(state, variables, gradients)
     return labels, n_labels, tf.stack([similarity, continuity, tf.cast(n_labels, tf.float32)])
 
 
-def _weights(is_marked: tf.Tensor, scribble_weight: float) -> tf.Tensor:
-    """Of every pixel's cross-entropy: two means, of what is not marked and of what is."""
+def _pixel_weights(is_marked: tf.Tensor, scribble_weight: float) -> tf.Tensor:
+    """Weights of the cross-entropy: its mean over unmarked plus its weighted mean over marked."""
     marked = tf.cast(is_marked, tf.float32)
-    others = 1 - marked
-    return tf.math.divide_no_nan(others, tf.reduce_sum(others)) + (
+    unmarked = 1 - marked
+    return tf.math.divide_no_nan(unmarked, tf.reduce_sum(unmarked)) + (
         scribble_weight * tf.math.divide_no_nan(marked, tf.reduce_sum(marked))
     )
 
 
 def _mu(training: config.Training, n_labels: tf.Tensor) -> tf.Tensor:
-    """The weight of the continuity; the automatic ones are DynaSeg's (Dakshit et al.)."""
+    """Weight of the continuity; the automatic ones are those of DynaSeg (Dakshit et al.)."""
     if training.auto_mu == "50/labels":
         return 50 / n_labels
     if training.auto_mu == "labels/15":
@@ -133,8 +128,8 @@ def _mu(training: config.Training, n_labels: tf.Tensor) -> tf.Tensor:
     return tf.constant(training.mu)
 
 
-def _update(state: State, variables: list[tf.Variable], gradients: list[tf.Tensor]) -> None:
-    """SGD with momentum as PyTorch's, or Adam."""
+def _optimizer_step(state: State, variables: list[tf.Variable], gradients: list[tf.Tensor]) -> None:
+    """SGD with momentum as in PyTorch, or Adam."""
     training, n = state.cfg.training, len(variables)
     state.n_updates.assign_add(1)
     if training.optimizer == "sgd":
@@ -147,75 +142,65 @@ def _update(state: State, variables: list[tf.Variable], gradients: list[tf.Tenso
     for variable, m, v, gradient in zip(variables, first, second, gradients, strict=True):
         m.assign(a * m + (1 - a) * gradient)
         v.assign(b * v + (1 - b) * gradient**2)
-        spread = tf.sqrt(v / (1 - b**t)) + ADAM_EPSILON
-        variable.assign_sub(training.lr * m / (1 - a**t) / spread)
+        scale = tf.sqrt(v / (1 - b**t)) + ADAM_EPSILON
+        variable.assign_sub(training.lr * m / (1 - a**t) / scale)
 
 
 def main() -> None:
     cfg, run = cli.start(config.Config, __file__, default="fast.yml")
     with run:
-        found = data.Pictures(cfg.dataset)
-        if run.meta.get("dataset_checksum", found.checksum) != found.checksum:
-            raise UserError("the pictures are not what they were when the run began: start anew")
-        run.note(dataset_checksum=found.checksum, device=device(), pictures=len(found))
-        first = found[0]
-        check(cfg, first)
+        dataset = data.ImageDataset(cfg.dataset)
+        run.check_dataset(dataset.checksum)
+        run.note(dataset_checksum=dataset.checksum, device=device_name(), n_images=len(dataset))
+        first = dataset[0]
+        check_scribbles(cfg, first)
         state = State(cfg, first.image.shape[2])
         resume(run, state)
-        train(cfg, run, state, found)
+        train(cfg, run, state, dataset)
 
 
-def device() -> str:
-    """What TensorFlow computes on; one line where CUDA_VISIBLE_DEVICES names what is not there."""
-    if tf.config.list_physical_devices("GPU"):
-        return "GPU"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "") not in ("", "-1"):
-        name = os.environ["CUDA_VISIBLE_DEVICES"]
-        log.info("CUDA=%s: no such GPU here, going on with the CPU", name)
-    return "CPU"
-
-
-def check(cfg: config.Config, picture: data.Picture) -> None:
-    """Raises UserError where the config asks for what the picture does not allow."""
-    n_scribbles = 0 if picture.scribbles is None else int(picture.scribbles.max()) + 1
-    if n_scribbles > cfg.model.n_clusters:
+def check_scribbles(cfg: config.Config, sample: data.Sample) -> None:
+    """Raises UserError if there are more scribbled classes than clusters."""
+    n_classes = 0 if sample.scribbles is None else int(sample.scribbles.max()) + 1
+    if n_classes > cfg.model.n_clusters:
         raise UserError(
-            f"model.n_clusters is {cfg.model.n_clusters}, the scribbles have {n_scribbles} classes"
+            f"model.n_clusters is {cfg.model.n_clusters}: expected at least {n_classes}, the "
+            "number of scribbled classes"
         )
 
 
-def check_channels(net: model.Net, found: list[data.Picture]) -> None:
-    """Raises UserError for a picture that the network is not for."""
-    for picture in found:
-        n = picture.image.shape[2]
+def check_channels(net: model.Net, samples: list[data.Sample]) -> None:
+    """Raises UserError for an image of another number of channels than the first one."""
+    for sample in samples:
+        n = sample.image.shape[2]
         if n != net.n_channels:
-            raise UserError(f"{picture.path} has {n} channels, the first picture {net.n_channels}")
+            raise UserError(f"{sample.path} has {n} channels, the first image {net.n_channels}")
 
 
-def train(cfg: config.Config, run: Run, state: State, found: data.Pictures) -> None:
-    """The loop: every batch of pictures in turn, check_interval iterations at a time."""
-    batches = data.batches(cfg, len(found))
+def train(cfg: config.Config, run: Run, state: State, dataset: data.ImageDataset) -> None:
+    """The training loop: each batch of images in turn, check_interval iterations per chunk."""
+    batches = data.batches(cfg, len(dataset))
     n_chunks = -(-cfg.training.n_iterations // cfg.training.check_interval)
     current, saved, inputs = None, time.monotonic(), None
     for chunk in run.epochs(state.batch * n_chunks, len(batches) * n_chunks, "chunk"):
         batch = chunk // n_chunks
         if batch != state.batch:
             state.begin_batch(batch)
-        if state.is_over:
+        if state.is_done:
             continue
         if current != batch:
-            chosen = [found[i] for i in batches[batch]]
-            check_channels(state.net, chosen)
-            current, inputs = batch, Inputs(cfg, chosen)
-            write_baseline(run, inputs.pictures)
+            samples = [dataset[i] for i in batches[batch]]
+            check_channels(state.net, samples)
+            current, inputs = batch, Inputs(cfg, samples)
+            write_baseline(run, samples)
         began = time.perf_counter()
         history, labels = train_chunk(cfg, state, inputs)
         rate = len(history) / (time.perf_counter() - began)
         values = dict(zip(HISTORY, history[-1].tolist(), strict=True))
         run.log("train", state.total, **values, iterations_per_second=round(rate, 2))
-        first = inputs.pictures[0]
-        pictures.snapshot(run, first.name, state.step, labels[0], cfg.training)
-        if state.is_over and cfg.dataset.mode != "reference":
+        first = inputs.samples[0]
+        figures.save_snapshot(run, first.name, state.step, labels[0], cfg.training)
+        if state.is_done and cfg.dataset.mode != "reference":
             write_labels(run, state.net, first)
         if run.stopping or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
             save(run, state)
@@ -224,12 +209,12 @@ def train(cfg: config.Config, run: Run, state: State, found: data.Pictures) -> N
             run.stop()
     save(run, state)
     if cfg.dataset.mode == "reference":
-        for i in range(len(found)):
-            write_labels(run, state.net, found[i])
+        for i in range(len(dataset)):
+            write_labels(run, state.net, dataset[i])
 
 
 def n_steps(cfg: config.Config, batch: int) -> int:
-    """Iterations of a batch; the frames after the first start from what the one before learned."""
+    """Iterations on a batch; in mode "frames" fewer after the first, which start warm."""
     training = cfg.training
     if cfg.dataset.mode == "frames" and batch > 0:
         return min(training.n_warm_iterations, training.n_iterations)
@@ -237,58 +222,59 @@ def n_steps(cfg: config.Config, batch: int) -> int:
 
 
 class Inputs:
-    """What the graph gets of the pictures that are trained on together."""
+    """The arguments of State.train_steps for a batch of images."""
 
-    def __init__(self, cfg: config.Config, found: list[data.Picture]):
-        self.pictures = found
-        self.arrays = [tf.constant(array) for array in data.stack(cfg, found)]
+    def __init__(self, cfg: config.Config, samples: list[data.Sample]):
+        self.samples = samples
+        self.arrays = [tf.constant(array) for array in data.stack(cfg, samples)]
         self.min_labels = cfg.training.min_labels
-        if found[0].scribbles is not None:
-            self.min_labels = int(found[0].scribbles.max()) + 1  # the scribbled classes, no fewer
+        if samples[0].scribbles is not None:
+            self.min_labels = int(samples[0].scribbles.max()) + 1  # the number of scribbled classes
         if cfg.dataset.mode == "reference":
-            self.min_labels = 0  # the authors' script for reference pictures has no such end
+            self.min_labels = 0  # the authors' script for reference images does not stop early
 
 
 def train_chunk(cfg: config.Config, state: State, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     """Up to check_interval iterations -> HISTORY (n, 3), labels (b, h, w) before the last one.
 
-    Raises UserError where a loss is NaN or infinite.
+    Raises UserError if a loss is NaN or infinite.
     """
-    left = n_steps(cfg, state.batch) - state.step
-    chunk = tf.constant(min(cfg.training.check_interval, left))
-    history, labels = state.advance(*inputs.arrays, chunk, tf.constant(inputs.min_labels))
+    n_left = n_steps(cfg, state.batch) - state.step
+    chunk = tf.constant(min(cfg.training.check_interval, n_left))
+    history, labels = state.train_steps(*inputs.arrays, chunk, tf.constant(inputs.min_labels))
     history, labels = history.numpy(), labels.numpy()
     if not np.isfinite(history).all():
         bad = state.step + 1 + int((~np.isfinite(history)).any(1).argmax())
         raise UserError(f"the loss became NaN or infinite at step {bad}: lower training.lr")
     state.step += len(history)
     state.total += len(history)
-    state.is_over = history[-1, 2] <= inputs.min_labels or state.step >= n_steps(cfg, state.batch)
+    state.is_done = history[-1, 2] <= inputs.min_labels or state.step >= n_steps(cfg, state.batch)
     return history, labels
 
 
-def fit(cfg: config.Config, state: State, picture: data.Picture) -> tuple[np.ndarray, np.ndarray]:
-    """Trains on one picture without a run folder -> labels (h, w) at its size, HISTORY (n, 3)."""
+def fit(cfg: config.Config, state: State, sample: data.Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Trains on one image without a run folder -> labels (h, w) at its size, HISTORY (n, 3)."""
     state.begin_batch(0)
-    inputs, histories = Inputs(cfg, [picture]), []
-    while not state.is_over:
+    inputs, histories = Inputs(cfg, [sample]), []
+    while not state.is_done:
         histories.append(train_chunk(cfg, state, inputs)[0])
-    return predict(state.net, picture.image), np.concatenate(histories)
+    return predict(state.net, sample.image), np.concatenate(histories)
 
 
-def write_baseline(run: Run, found: list[data.Picture]) -> None:
-    """Felzenszwalb's segments, the first result: what the training has to beat."""
+def write_baseline(run: Run, samples: list[data.Sample]) -> None:
+    """Felzenszwalb segments, the baseline, as baseline/NAME.npz."""
     (run.path / "baseline").mkdir(exist_ok=True)
-    for picture in found:
-        labels = regions.felzenszwalb(picture.image)
-        np.savez_compressed(run.path / "baseline" / f"{picture.name}.npz", labels=labels)
+    for sample in samples:
+        labels = felzenszwalb(sample.image, 500)
+        np.savez_compressed(run.path / "baseline" / f"{sample.name}.npz", labels=labels)
 
 
-def write_labels(run: Run, net: model.Net, picture: data.Picture) -> None:
-    labels = predict(net, picture.image)
+def write_labels(run: Run, net: model.Net, sample: data.Sample) -> None:
+    """The labels of a trained network as labels/NAME.npz."""
+    labels = predict(net, sample.image)
     (run.path / "labels").mkdir(exist_ok=True)
-    np.savez_compressed(run.path / "labels" / f"{picture.name}.npz", labels=labels)
-    log.info("%s: %d labels", picture.name, len(np.unique(labels)))
+    np.savez_compressed(run.path / "labels" / f"{sample.name}.npz", labels=labels)
+    log.info("%s: %d labels", sample.name, len(np.unique(labels)))
 
 
 def predict(net: model.Net, image: np.ndarray, is_frozen: bool = False) -> np.ndarray:
@@ -298,7 +284,7 @@ def predict(net: model.Net, image: np.ndarray, is_frozen: bool = False) -> np.nd
 
 
 def save(run: Run, state: State) -> None:
-    """Writes a checkpoint; raises UserError, and leaves the one before, if a weight is NaN."""
+    """Writes a checkpoint; raises UserError, and keeps the previous one, if a weight is NaN."""
     weights = model.by_name(state.net.variables)
     moments = model.by_name([*state.moments, state.n_updates])
     run.checkpoint(
@@ -309,12 +295,12 @@ def save(run: Run, state: State) -> None:
         },
         batch=state.batch,
         iteration=state.step,
-        is_over=state.is_over,
+        is_done=state.is_done,
     )
 
 
 def resume(run: Run, state: State) -> None:
-    """Goes on from the latest checkpoint of the run, if there is one, as if never stopped."""
+    """Restores the latest checkpoint of the run, if there is one."""
     checkpoint = run.latest_checkpoint()
     if checkpoint is None:
         run.rewind()
@@ -323,8 +309,8 @@ def resume(run: Run, state: State) -> None:
     moments = model.by_name([*state.moments, state.n_updates])
     model.load(checkpoint.path / "state.h5", moments)
     state.total = checkpoint.step
-    state.batch, state.step, state.is_over = map(
-        checkpoint.progress.get, ("batch", "iteration", "is_over")
+    state.batch, state.step, state.is_done = map(
+        checkpoint.progress.get, ("batch", "iteration", "is_done")
     )
     run.rewind(state.total)
 

@@ -1,10 +1,9 @@
 """Options of DTI clustering; configs/ holds the experiments."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 Transformation = Literal["identity", "color", "affine", "projective", "tps", "morpho"]
 Init = Literal["sample", "kmeans", "random", "constant", "soup"]
@@ -38,8 +37,8 @@ class Dataset:
     """Largest fraction of unreadable files that is skipped; more is an error."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "dataset", self, "size")
-        _at_least(0, "dataset", self, "margin")
+        checks.at_least(self, 1, "size")
+        checks.at_least(self, 0, "margin")
 
 
 @dataclass(frozen=True)
@@ -57,20 +56,20 @@ class Model:
     """Network whose features predict the transformations; the paper: resnet20, and resnet18 for
     photographs."""
     transformations: tuple[Transformation, ...] = ("identity", "affine", "morpho", "tps")
-    """Transformations of the prototypes in the order they are applied; the first is active from
-    the start."""
+    """List of identity, color, affine, projective, tps (thin plate spline) and morpho (dilation or
+    erosion), in the order they are applied; the first is active from the start."""
     curriculum: tuple[float, ...] = ()
     """When the transformations after the first become active: epochs, or below 1 a fraction of
     n_epochs; empty: from the start."""
     grid_size: int = 4
-    """Thin plate spline: control points per side."""
+    """Thin plate spline: control points per side; 4 in the paper."""
     kernel_size: int = 7
-    """Morphology: side of the window in pixels, odd."""
+    """Morphology: side of the window in pixels, odd; 7 in the paper."""
     padding: Literal["border", "zeros"] = "border"
-    """What warps sample outside of the prototype, as in grid_sample."""
+    """Values outside of the prototype, as in torch's grid_sample; zeros for the paper's USPS."""
     gaussian_weights_std: float | None = None
-    """Standard deviation in pixels of Gaussian weights that favor the center of the image, 7 in the
-    paper's SVHN; null: all pixels count the same."""
+    """Standard deviation in pixels of Gaussian pixel weights around the center, 7 for the paper's
+    SVHN; null: equal weights."""
     empty_cluster_threshold: float | None = None
     """Fraction of the images below which a cluster counts as empty; null or 0: 0.2 / n_prototypes,
     as in the authors' code."""
@@ -88,7 +87,7 @@ class Model:
     """Use the authors' TPS, homography and morphology, which do not start at the identity."""
 
     def __post_init__(self) -> None:
-        _at_least(1, "model", self, "n_prototypes")
+        checks.at_least(self, 1, "n_prototypes")
         require(len(self.transformations) > 0, "model.transformations", "[]", "one or more")
         n_starts, starts = len(self.transformations) - 1, list(self.curriculum)
         expected = f"{n_starts} epochs, one per transformation after the first"
@@ -96,14 +95,14 @@ class Model:
         require(is_complete, "model.curriculum", self.curriculum, expected)
         is_sorted = starts == sorted(starts) and min(starts, default=0) >= 0
         require(is_sorted, "model.curriculum", self.curriculum, "epochs in increasing order")
-        _at_least(2, "model", self, "grid_size")
+        checks.at_least(self, 2, "grid_size")
         is_odd = self.kernel_size % 2 == 1 and self.kernel_size > 0
         require(is_odd, "model.kernel_size", self.kernel_size, "an odd number")
         threshold = self.empty_cluster_threshold
         is_valid = threshold is None or 0 <= threshold < 1 / self.n_prototypes
         expected = "a fraction below 1 / n_prototypes"
         require(is_valid, "model.empty_cluster_threshold", threshold, expected)
-        require(self.var_min > 0, "model.var_min", self.var_min, "more than 0")
+        checks.positive(self, "var_min")
 
     def start_epochs(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
@@ -137,9 +136,9 @@ class Training:
     """Port of a visdom server on this machine that also shows the curves; null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        _at_least(2, "training", self, "batch_size")  # batch norm needs more than one image
-        _at_least(1, "training", self, "n_epochs")
+        checks.positive(self, "lr")
+        checks.at_least(self, 2, "batch_size")  # batch norm needs more than one image
+        checks.at_least(self, 1, "n_epochs")
 
 
 @dataclass(frozen=True)
@@ -152,10 +151,3 @@ class Config:
 def in_epochs(when: float, n_epochs: int) -> float:
     """A time in epochs; `when` between 0 and 1 is a fraction of n_epochs."""
     return when * n_epochs if 0 < when < 1 else when
-
-
-def _at_least(smallest: int, prefix: str, section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        is_valid = value is None or value >= smallest
-        require(is_valid, f"{prefix}.{name}", value, f"{smallest} or more")

@@ -74,9 +74,9 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         """Distances (n, k) of each image to each prototype transformed to match it."""
         check_is_fitted(self)
         images = _images(X)
-        found, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
-        if found != expected:
-            raise ValueError(f"X has images of shape {found}: expected {expected}, as in fit")
+        shape, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
+        if shape != expected:
+            raise ValueError(f"X has images of shape {shape}: expected {expected}, as in fit")
         return _distances(self._net, images)
 
     def score(self, X: ArrayLike, y: object = None) -> float:

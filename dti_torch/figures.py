@@ -40,7 +40,7 @@ CAPTIONS = {
 
 @torch.no_grad()
 def save_frame(run: Run, net: DTI, pixels: Tensor, epoch: int, n_epochs: int) -> None:
-    """Saves prototypes, plain and transformed, for the animations; MAX_FRAMES times per run."""
+    """Saves prototypes, plain and transformed, for the animations, about MAX_FRAMES times."""
     if epoch % -(-n_epochs // MAX_FRAMES) and epoch != n_epochs - 1:
         return
     folder = run.path / "evolution"
@@ -52,9 +52,9 @@ def save_frame(run: Run, net: DTI, pixels: Tensor, epoch: int, n_epochs: int) ->
     np.savez_compressed(folder / f"{epoch:05d}.npz", **frame)
 
 
-def to_pixels(images: Tensor) -> np.ndarray:
+def to_pixels(values: Tensor) -> np.ndarray:
     """(..., c, h, w) in [0, 1] -> uint8 (..., h, w, c); other values are clipped."""
-    return (images.detach().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
+    return (values.detach().clamp(0, 1) * 255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:

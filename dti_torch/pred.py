@@ -35,9 +35,9 @@ def main() -> None:
         run.check_dataset(dataset.checksum, cli.PASS_AS_INPUT)
     else:
         dataset = load_new(cfg.dataset, net, Path(args.input))
-    found, expected = dataset.images.shape[1:], tuple(net.prototypes.movedim(1, -1).shape[1:])
-    if found != expected:
-        raise UserError(f"the config gives images {found}, the prototypes are {expected}")
+    shape, expected = dataset.images.shape[1:], tuple(net.prototypes.movedim(1, -1).shape[1:])
+    if shape != expected:
+        raise UserError(f"the config gives images {shape}, the prototypes are {expected}")
     distances, reconstructions = predict(net, dataset.images)
     write(out, net, dataset, distances, reconstructions)
     n, k = distances.shape

@@ -71,7 +71,8 @@ def resize(folder: Path, out: Path, size: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser("python -m dti_torch.resize", description=__doc__)
+    description = "Make small, numbered JPEGs of a folder of images."
+    parser = argparse.ArgumentParser("python -m dti_torch.resize", description=description)
     parser.add_argument(
         "folder", metavar="FOLDER", type=Path, help="folder of images, searched recursively"
     )

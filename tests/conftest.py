@@ -1,4 +1,4 @@
-"""Fixtures of all papers' suites, on the `checkout` that each of them has."""
+"""Fixtures shared by the papers' suites, based on the fixture `checkout` of each suite."""
 
 import os
 import socket
@@ -10,57 +10,64 @@ import pytest
 
 pytest.register_assert_rewrite("tests.entry_scripts", "tests.every_paper")
 
-from tests.entry_scripts import Answer, one_line  # noqa: E402
+from tests.entry_scripts import Result, one_line  # noqa: E402
 from tests.image_files import write, write_all_kinds, write_bad  # noqa: E402
+
+
+def pytest_collection_modifyitems(items):
+    """Marks as slow every test that runs entry scripts: `make test-fast` leaves them out."""
+    for item in items:
+        if {"checkout", "cold"} & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")
 def finished_run(checkout):
-    """What pipeline.sh answers, and the finished run of the tiny config."""
+    """The completed pipeline.sh on the tiny config, and its run folder."""
     environment = {"config": "tiny.yml", "tag": "whole", "OMP_NUM_THREADS": "1"}
     binaries = Path(sys.executable).parent
     environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "VIRTUAL_ENV": str(binaries.parent)}
-    answer = subprocess.run(
+    completed = subprocess.run(
         [checkout.paper / "pipeline.sh"],
         env=os.environ | environment,
         capture_output=True,
         text=True,
     )
-    assert answer.returncode == 0, answer.stderr
-    return answer, Answer(0, "", answer.stderr).run
+    assert completed.returncode == 0, completed.stderr
+    return completed, Result(0, "", completed.stderr).run
 
 
 @pytest.fixture(scope="session")
 def stopped(checkout):
-    """A run that was stopped after its third kill_at."""
+    """A run that was stopped after its third step."""
     return checkout.train(kill_at="3:SIGTERM").run
 
 
 @pytest.fixture(scope="session")
 def without_gpu_or_visdom(checkout):
-    """The answer of a training that finds neither the GPU nor the monitor that it is given."""
+    """The result of a training for which neither the given GPU nor the visdom server exists."""
     with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        free.bind(("127.0.0.1", 0))  # bound but not listening: connections are refused
         port = free.getsockname()[1]
         return checkout.train("--training.visdom_port", port, CUDA_VISIBLE_DEVICES="0")
 
 
 @pytest.fixture
 def refused(checkout):
-    """Trains, expects one line, and that no run folder is left behind."""
+    """Trains, expects a one-line error and no new run folder, and returns the error."""
 
     def call(*argv):
         before = checkout.runs()
-        reason = one_line(checkout.train(*argv))
+        error = one_line(checkout.train(*argv))
         assert checkout.runs() == before
-        return reason
+        return error
 
     return call
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six pictures."""
+    """Six images."""
     for i in range(6):
         write(tmp_path / f"my photos/{i}.png", seed=i)
     return tmp_path / "my photos"
@@ -68,7 +75,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def damaged(folder):
-    """The same, and three that cannot be read."""
+    """Six images and three files that cannot be read."""
     return write_bad(folder)
 
 

@@ -1,6 +1,6 @@
-"""What holds of every paper's scripts: a suite takes a class over by a subclass with its own names.
+"""Tests that every paper's scripts pass. A suite subclasses a class and sets its attributes.
 
-The fixtures are those of the conftest.py files, but for those that a class names.
+Fixtures come from the conftest.py files, except those that a docstring asks the subclass for.
 """
 
 import json
@@ -21,12 +21,14 @@ from tests.entry_scripts import (
     assert_the_same,
     change_config,
     copy_of,
+    is_command,
     one_line,
     replace,
+    undocumented,
 )
 from tests.image_files import N_KINDS
 
-NO_CONFIG = [  # what a file holds, and why it is refused
+NO_CONFIG = [  # content of a config file, and part of its error message
     ("", "expected sections"),
     ("- a\n- b", "expected sections"),
     ("model: {width: [", "is not valid YAML"),
@@ -35,43 +37,46 @@ NO_CONFIG = [  # what a file holds, and why it is refused
 
 
 class Environment:
+    """quick: options for a short training."""
+
     quick = ("--training.n_epochs", 1)
 
     @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU 0")
-    def test_an_absent_gpu_is_one_line(self, without_gpu_or_visdom):
-        assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
-        assert without_gpu_or_visdom.err.count("CUDA=0: no such GPU here, using the CPU") == 1
+    def test_missing_gpu_is_logged_once(self, without_gpu_or_visdom):
+        result = without_gpu_or_visdom
+        assert result.code == 0, result.err
+        assert result.err.count("CUDA=0: no such GPU here, using the CPU") == 1
 
-    def test_an_absent_monitor_is_one_warning(self, without_gpu_or_visdom):
-        assert without_gpu_or_visdom.code == 0, without_gpu_or_visdom.err
-        assert (
-            without_gpu_or_visdom.err.count("WARNING")
-            == without_gpu_or_visdom.err.count("no visdom on port")
-            == 1
-        )
+    def test_missing_visdom_is_warned_about_once(self, without_gpu_or_visdom):
+        result = without_gpu_or_visdom
+        assert result.code == 0, result.err
+        assert result.err.count("WARNING") == result.err.count("no visdom on port") == 1
 
-    def test_what_stderr_says_is_the_log(self, finished_run):
+    def test_stderr_has_log_lines_only(self, finished_run):
         lines = finished_run[0].stderr.splitlines()
         assert [line for line in lines if not re.match(r"\d\d:\d\d:\d\d INFO ", line)] == []
 
-    def test_what_a_run_wrote_down_is_json(self, finished_run):
+    def test_json_files_are_valid(self, finished_run):
         paths = [*finished_run[1].glob("*.json"), finished_run[1] / "images/captions.json"]
         assert {"meta.json", "scores.json"} <= {path.name for path in paths}
         for path in paths:
             assert json.loads(path.read_text())
 
-    def test_nobody_reads_stdout(self, checkout):
-        answer = checkout.train(*self.quick, is_read=False)
-        assert answer.code == 0 and "rror" not in answer.err, answer.err
+    def test_closed_stdout_is_no_error(self, checkout):
+        result = checkout.train(*self.quick, close_stdout=True)
+        assert result.code == 0 and "rror" not in result.err, result.err
 
 
 class Interrupted:
-    """first, more: count that leave two checkpoints one after the other, if there are so many."""
+    """stops: three steps and the signals sent there; first, more: numbers of steps.
+
+    Stopped after `first` steps and, resumed, after `more`, a run has two checkpoints.
+    """
 
     weights = "model.weights.h5"
-    unready = "has no checkpoint yet: continue it with train.py --resume"  # for pred.py
-    steps_per_kill = 1
-    stops: tuple  # three count and their signals
+    unready = "has no checkpoint yet: continue it with train.py --resume"  # error of pred.py
+    steps_per_kill = 1  # steps of the run for one step that kill_at counts
+    stops: tuple
     first: int
     more: int
 
@@ -82,7 +87,7 @@ class Interrupted:
         assert_the_same(run, finished_run[1])
 
     @pytest.mark.parametrize("i", range(3))
-    def test_a_stopped_run_goes_on_as_if_never_stopped(self, checkout, finished_run, i):
+    def test_stopped_run_resumes_exactly(self, checkout, finished_run, i):
         count, name = self.stops[i]
         stopped = checkout.train(kill_at=f"{count}:{name}")
         run = stopped.run
@@ -94,23 +99,23 @@ class Interrupted:
         assert (resumed.code, resumed.out) == (0, f"{run}\n"), resumed.err
         self.assert_the_same(run, finished_run)
 
-    def test_a_killed_run_goes_on_from_its_last_checkpoint(self, checkout, finished_run):
+    def test_killed_run_resumes_from_its_last_checkpoint(self, checkout, finished_run):
         run = checkout.train(kill_at=f"{self.first}:SIGTERM").run
         kept = self.name(self.first)
         assert checkout.resume(run, kill_at=f"{self.more}:SIGKILL").code == -9
         assert [path.name for path in run.glob("checkpoints/*")] == [kept]
         assert checkout.resume(run, kill_at="save:SIGKILL").code == -9
         assert sorted(path.name for path in run.glob("checkpoints/*")) == [".tmp", kept]
-        assert checkout.resume(run).code == 0, "nor is the dead process's lock a hindrance"
+        assert checkout.resume(run).code == 0, "the lock of a dead process is ignored"
         self.assert_the_same(run, finished_run)
 
-    def test_a_run_killed_before_its_first_checkpoint_begins_anew(self, checkout, finished_run):
+    def test_run_without_checkpoint_restarts(self, checkout, finished_run):
         run = checkout.train(kill_at=f"{self.more}:SIGKILL").run
         assert self.unready in one_line(checkout.pred(run))
         assert checkout.resume(run).code == 0
         self.assert_the_same(run, finished_run)
 
-    def test_a_cut_checkpoint_gives_way_to_the_one_before(self, checkout, finished_run):
+    def test_truncated_checkpoint_falls_back_to_the_previous(self, checkout, finished_run):
         run = checkout.train(kill_at=f"{self.first}:SIGTERM").run
         checkout.resume(run, kill_at=f"{self.more}:SIGTERM")
         names = [self.name(self.first), self.name(self.first + self.more)]
@@ -122,30 +127,41 @@ class Interrupted:
 
 
 class Configs:
-    """config: the paper's class; the fixture wrong gives pairs of a file's text and the reason."""
+    """config: the config class; the fixture `wrong`: a config file's text and part of its error."""
 
     config: type
 
-    def test_a_wrong_config_is_refused_with_the_key(self, checkout, monkeypatch, tmp_path, wrong):
-        text, reason = wrong
+    def test_wrong_config_error_names_the_key(self, checkout, monkeypatch, tmp_path, wrong):
+        text, message = wrong
         (tmp_path / "mine.yml").write_text(text)
         monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
         before = checkout.runs()
         with pytest.raises(UserError) as error:
             cli.start(self.config, str(checkout.paper / "train.py"))
-        assert reason in str(error.value) and checkout.runs() == before
+        assert message in str(error.value) and checkout.runs() == before
 
-    def test_an_absent_config_is_one_line_that_names_those_there_are(self, checkout):
-        answer = checkout(f"{checkout.paper.name}/train.py", "--config", "mist.yml")
-        assert "no config mist.yml" in one_line(answer)
+    def test_missing_config_error_lists_the_configs(self, checkout):
+        result = checkout(f"{checkout.paper.name}/train.py", "--config", "mist.yml")
+        assert "no config mist.yml" in one_line(result)
         names = [path.name for path in checkout.paper.glob("configs/*.yml")]
-        assert [name for name in names if name not in answer.err] == []
+        assert [name for name in names if name not in result.err] == []
+
+    def test_every_option_has_help_and_default(self, checkout):
+        missing = []
+        for path in sorted(checkout.paper.rglob("*.py")):
+            needs_gpu = path.stem.endswith("_cuda")  # the options of train.py and pred.py
+            if is_command(path.read_text()) and not needs_gpu:
+                name = ".".join(path.relative_to(checkout.path).with_suffix("").parts)
+                result = checkout(name, "--help", COLUMNS="1000")
+                assert result.code == 0, result.err
+                missing += [f"{name} {option}" for option in undocumented(result.out)]
+        assert not missing, "\n".join(missing)
 
 
 class Folders:
-    """of(folder): words for a short training on it; of_one_size: more for images of any size.
+    """of(folder): options for a short training on it; of_one_size: more, for images of any size.
 
-    n: how many images the fixture folder has.
+    n: number of images in the fixture `folder`.
     """
 
     n = 6
@@ -154,30 +170,30 @@ class Folders:
     def assert_scored(self, scores, n):
         assert scores["n"] == n
 
-    def test_a_missing_and_an_empty_folder_are_refused(self, refused, tmp_path):
+    def test_missing_or_empty_folder_is_refused(self, refused, tmp_path):
         assert "does not exist" in refused(*self.of(tmp_path / "nowhere"))
         (tmp_path / "empty").mkdir()
         assert "contains no images" in refused(*self.of(tmp_path / "empty"))
 
-    def test_bad_images_are_skipped_named_and_counted(self, checkout, damaged):
-        answer = checkout.train(*self.of(damaged), "--dataset.max_bad", 0.4)
-        assert answer.code == 0, answer.err
-        log = (answer.run / "train.log").read_text()
+    def test_bad_images_are_skipped_and_listed(self, checkout, damaged):
+        result = checkout.train(*self.of(damaged), "--dataset.max_bad", 0.4)
+        assert result.code == 0, result.err
+        log = (result.run / "train.log").read_text()
         for name in ("cut.jpg", "text.png", "zero.png"):
-            assert re.search(f"{name}'?: ", answer.err) and name in log
+            assert re.search(f"{name}'?: ", result.err) and name in log
         assert f"3 of {self.n + 3} images cannot be read" in log
-        self.assert_scored(checkout.score(answer.run), self.n)
+        self.assert_scored(checkout.score(result.run), self.n)
 
     def test_too_many_bad_images_are_refused(self, refused, damaged):
-        reason = f"3 of {self.n + 3} images cannot be read, more than dataset.max_bad 0.01"
-        assert reason in refused(*self.of(damaged))
+        message = f"3 of {self.n + 3} images cannot be read, more than dataset.max_bad 0.01"
+        assert message in refused(*self.of(damaged))
 
-    def test_images_of_all_modes_sizes_and_names_train_together(self, checkout, all_kinds):
-        answer = checkout.train(*self.of(all_kinds), *self.of_one_size)
-        assert answer.code == 0, answer.err
-        self.assert_scored(checkout.score(answer.run), N_KINDS)
+    def test_images_of_all_kinds_train_together(self, checkout, all_kinds):
+        result = checkout.train(*self.of(all_kinds), *self.of_one_size)
+        assert result.code == 0, result.err
+        self.assert_scored(checkout.score(result.run), N_KINDS)
 
-    def test_images_that_changed_since_the_run_began_are_refused(self, checkout, folder):
+    def test_changed_images_are_refused(self, checkout, folder):
         run = checkout.train(*self.of(folder), kill_at="1:SIGTERM").run
         path, another = sorted(folder.rglob("*.png"))[:2]
         shutil.copy(path, path.with_name("new.png"))
@@ -193,37 +209,35 @@ class Folders:
 
 
 class Predictions:
-    """predictions: the file that evaluate.py reads."""
+    """predictions: name of the file that evaluate.py reads."""
 
     predictions = "predictions.npz"
 
-    def assert_refused(self, answer):
-        assert f"no readable {self.predictions}: run pred.py on it first" in one_line(answer)
+    def assert_refused(self, result):
+        assert f"no readable {self.predictions}: run pred.py on it first" in one_line(result)
 
-    def test_an_output_that_cannot_be_written_is_refused(self, checkout, finished_run, tmp_path):
+    def test_unwritable_output_is_one_line(self, checkout, finished_run, tmp_path):
         (tmp_path / "file").write_text("")
-        answer = checkout.pred(finished_run[1], "--out", tmp_path / "file" / "below")
-        assert "cannot write" in one_line(answer)
+        result = checkout.pred(finished_run[1], "--out", tmp_path / "file" / "below")
+        assert "cannot write" in one_line(result)
 
-    def test_new_images_that_are_absent_are_one_line(self, checkout, finished_run, tmp_path):
-        answer = checkout.pred(finished_run[1], "--input", tmp_path / "nowhere")
-        assert "nowhere does not exist" in one_line(answer)
+    def test_missing_input_is_one_line(self, checkout, finished_run, tmp_path):
+        result = checkout.pred(finished_run[1], "--input", tmp_path / "nowhere")
+        assert "nowhere does not exist" in one_line(result)
         assert not list(finished_run[1].glob("predictions_nowhere"))
 
-    def test_evaluate_before_pred_is_one_line(self, checkout, finished_run, tmp_path):
+    def test_evaluate_without_predictions_is_one_line(self, checkout, finished_run, tmp_path):
         run = copy_of(finished_run[1], tmp_path)
         path, scores = run / self.predictions, (run / "scores.json").read_bytes()
-        for content in (path.read_bytes()[:70], b"a,b\n1,2\n"):  # a table is cut in its first row
+        for content in (path.read_bytes()[:70], b"a,b\n1,2\n"):  # truncated, then another table
             path.write_bytes(content)
             self.assert_refused(checkout.evaluate(run))
         path.unlink()
         self.assert_refused(checkout.evaluate(run))
         assert (run / "scores.json").read_bytes() == scores
 
-    def test_a_pickle_in_the_predictions_is_refused_and_not_executed(
-        self, checkout, finished_run, tmp_path
-    ):
-        run, bomb = copy_of(finished_run[1], tmp_path), PickleBomb(tmp_path / "harm")
+    def test_pickled_predictions_are_not_loaded(self, checkout, finished_run, tmp_path):
+        run, bomb = copy_of(finished_run[1], tmp_path), PickleBomb(tmp_path / "created")
         (run / self.predictions).write_bytes(pickle.dumps(bomb))
         self.assert_refused(checkout.evaluate(run))
         if self.predictions.endswith(".npz"):
@@ -233,9 +247,9 @@ class Predictions:
 
 
 class Damaged:
-    """The fixture change gives what to change in the config of `stopped`: old, new, difference.
+    """option: a key and its value in the tiny config; others: arrays that are not its weights.
 
-    option: a key and its value in the tiny config; others: arrays that are not its weights.
+    The fixture `change`: old and new text in the config of `stopped`, and part of the error.
     """
 
     weights, state = "model.weights.h5", "state.h5"
@@ -243,46 +257,42 @@ class Damaged:
     others = {"a": np.zeros(3)}
 
     def new_images(self, tmp_path):
-        """Words that make pred.py read the weights."""
+        """Options that make pred.py load the weights."""
         return ()
 
     @pytest.mark.parametrize("kind", ["weights", "state"])
-    def test_a_pickle_in_the_place_of_a_checkpoint_is_refused_and_not_executed(
-        self, checkout, stopped, tmp_path, kind
-    ):
+    def test_pickled_checkpoint_is_not_loaded(self, checkout, stopped, tmp_path, kind):
         run, bomb, name = (
             copy_of(stopped, tmp_path),
-            PickleBomb(tmp_path / "harm"),
+            PickleBomb(tmp_path / "created"),
             getattr(self, kind),
         )
         replace(run, name, pickle.dumps(bomb))
-        answers = [checkout.resume(run)]
+        results = [checkout.resume(run)]
         if kind == "weights":
-            answers.append(checkout.pred(run, *self.new_images(tmp_path)))
-        for answer in answers:
-            assert f"{name} is not a readable checkpoint" in one_line(answer)
+            results.append(checkout.pred(run, *self.new_images(tmp_path)))
+        for result in results:
+            assert f"{name} is not a readable checkpoint" in one_line(result)
         assert not bomb.path.exists()
 
-    def test_no_intact_checkpoint_is_refused_by_name(self, checkout, stopped, tmp_path):
+    def test_all_checkpoints_damaged_is_one_line(self, checkout, stopped, tmp_path):
         run = copy_of(stopped, tmp_path)
-        folders = list(run.glob("checkpoints/0*"))  # one, or more where a step took half a minute
+        folders = list(run.glob("checkpoints/0*"))  # more than one if a step took 30 s
         for folder in folders:
             os.truncate(folder / self.state, 1000)
-        for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
-            assert "no intact checkpoint" in one_line(answer)
-            assert folders and all(folder.name in answer.err for folder in folders)
+        for result in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
+            assert "no intact checkpoint" in one_line(result)
+            assert folders and all(folder.name in result.err for folder in folders)
 
-    def test_a_checkpoint_of_another_model_is_refused_with_the_difference(
-        self, checkout, stopped, tmp_path, change
-    ):
-        run, (found, other, difference) = copy_of(stopped, tmp_path), change
-        change_config(run, found, other)
+    def test_other_model_error_names_the_difference(self, checkout, stopped, tmp_path, change):
+        run, (old, new, difference) = copy_of(stopped, tmp_path), change
+        change_config(run, old, new)
         kept = sorted(run.glob("checkpoints/*"))
-        for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
-            assert "is of another model: " in one_line(answer) and difference in answer.err
+        for result in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
+            assert "is of another model: " in one_line(result) and difference in result.err
         assert sorted(run.glob("checkpoints/*")) == kept
 
-    def test_a_file_of_weights_of_something_else_is_refused(self, checkout, stopped, tmp_path):
+    def test_weights_of_other_arrays_are_refused(self, checkout, stopped, tmp_path):
         run, path = copy_of(stopped, tmp_path), tmp_path / self.weights
         if path.suffix == ".h5":
             with h5py.File(path, "w") as file:
@@ -293,14 +303,12 @@ class Damaged:
 
             save_file(self.others, path)
         replace(run, self.weights, path.read_bytes())
-        for answer in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
-            assert "a is (3,), the config expects absent" in one_line(answer)
+        for result in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
+            assert "a is (3,), the config expects absent" in one_line(result)
 
-    def test_a_finished_run_and_other_options_are_refused_by_resume(
-        self, checkout, finished_run, stopped
-    ):
+    def test_resume_refuses_finished_runs_and_new_options(self, checkout, finished_run, stopped):
         assert "already finished" in one_line(checkout.resume(finished_run[1]))
         key, value = self.option
-        answer = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
-        reason = f"cannot change {key[2:]} to 5 when resuming: the run has {value}"
-        assert reason in one_line(answer)
+        result = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
+        message = f"cannot change {key[2:]} to 5 when resuming: the run has {value}"
+        assert message in one_line(result)

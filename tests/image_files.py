@@ -1,4 +1,4 @@
-"""Pictures on disk for the suites: plain ones, of all kinds, and such as cannot be read."""
+"""Image files for the tests: plain, of many formats, and unreadable."""
 
 import os
 
@@ -6,11 +6,11 @@ import numpy as np
 from PIL import Image
 
 N_KINDS = 9
-TURNED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+ROTATED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
 
 
 def write(path, *size, seed=0, **options):
-    """Noise; of 8x8 pixels in colour, unless a size is given."""
+    """Writes noise, by default 8x8 RGB."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, size or (8, 8, 3), np.uint8)
     Image.fromarray(pixels).save(path, **options)
@@ -18,23 +18,23 @@ def write(path, *size, seed=0, **options):
 
 
 def write_all_kinds(folder):
-    """N_KINDS pictures of all modes, sizes and names, and a link to the folder itself."""
+    """Writes N_KINDS images of different modes, sizes and names, and a link to the folder."""
     write(folder / "gray.png", 9, 5)
     write(folder / "with\nbreak.png", 7, 7, 4)
     write(folder / "é ü.png", 20, 30, 3)
     write(folder / "tiny.png", 1, 1)
     write(folder / "line.png", 1, 40)
-    write(folder / "turned.jpg", 12, 6, exif=TURNED)
+    write(folder / "rotated.jpg", 12, 6, exif=ROTATED)
     Image.new("CMYK", (8, 8), (9, 80, 30, 5)).save(folder / "cmyk.jpg")
-    Image.new("P", (8, 8), 3).save(folder / "palette.png")  # of one colour, too
+    Image.new("P", (8, 8), 3).save(folder / "palette.png")  # a single color
     Image.new("I;16", (8, 8), 40000).save(folder / "deep.png")
     (folder / "circle").symlink_to(folder)
     return folder
 
 
 def write_bad(folder):
-    """cut.jpg, text.png and zero.png"""
+    """Writes three files that cannot be decoded: cut.jpg, text.png and zero.png."""
     os.truncate(write(folder / "cut.jpg", 64, 64), 500)
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("not an image")
     (folder / "zero.png").write_bytes(b"")
     return folder

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAPER = ROOT / "dti_torch"  # it has all that a paper can have
+PAPER = ROOT / "dti_torch"  # the one with both scripts
 
 TRAIN = """
 import json, os, pathlib, signal, subprocess, sys
 arguments = sys.argv[1:]
-if "--stop" in arguments:  # and go on as soon as somebody says so, again and again until the end
+if "--stop" in arguments:  # is continued by SIGCONT, which is sent again until the script ends
     call = "while sleep 0.3; do kill -CONT %d 2>/dev/null || exit; done" % os.getpid()
     subprocess.Popen(["sh", "-c", call], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.kill(os.getpid(), signal.SIGSTOP)
@@ -27,7 +27,7 @@ if "--wait" in arguments:
         os.write(2, b"got %d\\n" % number)
         sys.exit(128 + number)
     signal.signal(signal.SIGTERM, stop)
-    os.write(2, b"waiting\\n")  # unbuffered: the signal may come in the middle of it
+    os.write(2, b"waiting\\n")  # unbuffered, as the signal may arrive at once
     signal.pause()
 here = pathlib.Path(__file__).resolve().parent
 run = here / "runs" / "toy" / ("run%d" % len(list(here.glob("runs/toy/*"))))
@@ -64,62 +64,64 @@ def toy(tmp_path):
         shutil.copy(PAPER / name, paper)
     for name, text in (("train", TRAIN), ("pred", STEP), ("evaluate", EVALUATE)):
         (paper / f"{name}.py").write_text(text)
-    for name in ("python", "python3"):  # a link would lose this interpreter's own packages
+    for name in ("python", "python3"):  # a link would lose this interpreter's packages
         (binaries / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
         (binaries / name).chmod(0o755)
     (root / ".venv" / "installed-torch-cpu").touch()
     return paper
 
 
-def bare(**variables):
-    """An environment without an active virtual one, and without what an outer make handed down."""
+def minimal_environment(**variables):
+    """Without an active virtual environment and without the variables of an outer make."""
     return {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ} | variables
 
 
-def call(*command, cwd, **variables):
-    return subprocess.run(command, cwd=cwd, env=bare(**variables), capture_output=True, text=True)
+def run(*command, cwd, **variables):
+    return subprocess.run(
+        command, cwd=cwd, env=minimal_environment(**variables), capture_output=True, text=True
+    )
 
 
-def meta(run):
-    return json.loads((run / "meta.json").read_text())
+def meta(folder):
+    return json.loads((folder / "meta.json").read_text())
 
 
-def test_pipeline_runs_all_steps_and_prints_the_run_folder_alone(toy):
-    done = call("./pipeline.sh", cwd=toy)
-    run = toy / "runs" / "toy" / "run0"
-    assert (done.stdout, done.returncode) == (f"{run}\n", 0), done.stderr
-    assert {"pred.txt", "scores.json", "report.html"} <= {path.name for path in run.iterdir()}
-    assert meta(run) == {"arguments": [], "gpu": None}
+def test_pipeline_prints_only_the_run_folder(toy):
+    completed = run("./pipeline.sh", cwd=toy)
+    folder = toy / "runs" / "toy" / "run0"
+    assert (completed.stdout, completed.returncode) == (f"{folder}\n", 0), completed.stderr
+    assert {"pred.txt", "scores.json", "report.html"} <= {path.name for path in folder.iterdir()}
+    assert meta(folder) == {"arguments": [], "gpu": None}
 
 
-def test_pipeline_hands_its_variables_and_arguments_to_train(toy):
-    call("bash", toy / "pipeline.sh", "--x", "a b", cwd="/", cuda="1", config="c.yml", tag="t")
+def test_pipeline_passes_variables_and_arguments_to_train(toy):
+    run("bash", toy / "pipeline.sh", "--x", "a b", cwd="/", cuda="1", config="c.yml", tag="t")
     assert meta(toy / "runs/toy/run0") == {
         "arguments": ["--config", "c.yml", "--tag", "t", "--x", "a b"],
         "gpu": "1",
     }
 
 
-def test_pipeline_stops_with_the_code_of_the_step_that_failed(toy):
-    done = call("./pipeline.sh", "--fail", cwd=toy)
-    assert (done.stdout, done.returncode) == ("", 3)
+def test_pipeline_exits_with_the_code_of_the_failed_step(toy):
+    completed = run("./pipeline.sh", "--fail", cwd=toy)
+    assert (completed.stdout, completed.returncode) == ("", 3)
     (toy / "pred.py").write_text("raise SystemExit(2)")
-    done = call("./pipeline.sh", cwd=toy)
-    assert (done.stdout, done.returncode) == ("", 2)
+    completed = run("./pipeline.sh", cwd=toy)
+    assert (completed.stdout, completed.returncode) == ("", 2)
     assert not (toy / "runs/toy/run0/scores.json").exists()
 
 
 @pytest.mark.parametrize("script", ["pipeline.sh", "multi_pipeline.sh"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_the_training_once_and_ends_the_script(toy, script, number):
+def test_signal_is_forwarded_once(toy, script, number):
     process = subprocess.Popen(
         [toy / script, "--wait"],
-        env=bare(),
+        env=minimal_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # as a terminal does: Ctrl-C goes to the whole group
-        # what runs in the background, `make test &`, ignores Ctrl-C, and so do its children
+        start_new_session=True,  # in a terminal, Ctrl-C reaches the whole group
+        # background jobs such as `make test &` ignore Ctrl-C, and so do their children
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr.readline() == "waiting\n"
@@ -130,30 +132,31 @@ def test_a_signal_reaches_the_training_once_and_ends_the_script(toy, script, num
     assert out == ""
 
 
-def test_a_training_that_is_stopped_for_a_while_is_waited_for_once(toy):
-    done = call("bash", "-x", "pipeline.sh", "--stop", "--fail", cwd=toy)  # -x: says what it does
-    assert (done.stdout, done.returncode) == ("", 3), done.stderr[-2000:]
-    assert done.stderr.count("+ wait ") == 1  # it was hundreds of times, at full speed
+def test_suspended_step_is_waited_for_without_polling(toy):
+    # -x: prints each command
+    completed = run("bash", "-x", "pipeline.sh", "--stop", "--fail", cwd=toy)
+    assert (completed.stdout, completed.returncode) == ("", 3), completed.stderr[-2000:]
+    assert completed.stderr.count("+ wait ") == 1  # regression: hundreds of times, in a busy loop
 
 
-def test_multi_pipeline_runs_the_seeds_and_keeps_the_lowest_loss(toy):
-    done = call("./multi_pipeline.sh", "--x", "1", cwd=toy, tag="t", n_runs="2", first_seed="5")
+def test_multi_pipeline_runs_the_seeds_and_prints_their_summary(toy):
+    completed = run("./multi_pipeline.sh", "--x", "1", cwd=toy, tag="t", n_runs="2", first_seed="5")
     runs = toy / "runs" / "toy"
     arguments = [meta(runs / name)["arguments"] for name in ("run0", "run1")]
     assert arguments == [
         ["--tag", f"t_seed{seed}", "--x", "1", "--training.seed", f"{seed}"] for seed in (5, 6)
     ]
-    mean, deviation, lowest = done.stdout.splitlines()[-3:]
+    mean, deviation, lowest = completed.stdout.splitlines()[-3:]
     assert mean.split() == ["mean", "1.0000", "0.5000"]
     assert lowest.split() == ["lowest", "loss:", "run0", "0.5000", "0.0000"]
 
 
-def test_make_prints_the_run_folder_alone_and_passes_everything_on(toy):
+def test_make_passes_its_variables_to_the_pipeline(toy):
     options = ["CUDA=0", "CONFIG=c.yml", "TAG=t", "IMAGES=it's my photos", "K=3"]
-    done = call("make", "toy", *options, "SET=--x 'a b' --y 1", cwd=toy.parent)
-    run = toy / "runs" / "toy" / "run0"
-    assert (done.stdout, done.returncode) == (f"{run}\n", 0), done.stderr
-    assert meta(run) == {
+    completed = run("make", "toy", *options, "SET=--x 'a b' --y 1", cwd=toy.parent)
+    folder = toy / "runs" / "toy" / "run0"
+    assert (completed.stdout, completed.returncode) == (f"{folder}\n", 0), completed.stderr
+    assert meta(folder) == {
         "arguments": [
             *("--config", "c.yml", "--tag", "t"),
             *("--dataset.name", "folder", "--dataset.path", "it's my photos"),
@@ -163,21 +166,37 @@ def test_make_prints_the_run_folder_alone_and_passes_everything_on(toy):
     }
 
 
-def test_make_fails_when_a_step_does(toy):
-    done = call("make", "toy", "SET=--fail", cwd=toy.parent)
-    assert done.stdout == "" and done.returncode != 0
+def test_make_fails_when_a_step_fails(toy):
+    completed = run("make", "toy", "SET=--fail", cwd=toy.parent)
+    assert completed.stdout == "" and completed.returncode != 0
 
 
-def test_make_refuses_an_unknown_extra_in_one_line(toy):
-    done = call("make", "toy", "EXTRA=gpu", cwd=toy.parent)
-    assert done.returncode == 2 and "EXTRA is gpu: cpu or cuda was expected" in done.stderr
+def test_make_refuses_an_unknown_extra(toy):
+    completed = run("make", "toy", "EXTRA=gpu", cwd=toy.parent)
+    assert completed.returncode == 2 and "EXTRA is gpu: expected cpu or cuda" in completed.stderr
 
 
 def test_make_help_names_every_paper(toy):
-    assert "PAPER is one of: toy" in call("make", cwd=toy.parent).stdout
+    assert "PAPER is one of: toy" in run("make", cwd=toy.parent).stdout
 
 
-def test_make_names_what_a_missing_interpreter_needs(toy):
+def test_make_explains_a_missing_interpreter(toy):
     (toy.parent / ".venv/bin/python").unlink()
-    done = call("make", "setup", "PYTHON=no-such-python", cwd=toy.parent)
-    assert done.returncode != 0 and "make PYTHON=python3.12" in done.stderr
+    completed = run("make", "setup", "PYTHON=no-such-python", cwd=toy.parent)
+    assert completed.returncode != 0 and "make PYTHON=python3.12" in completed.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "is_ok", "total"),
+    [("test", False, "1 failed, 1 passed"), ("test-fast", True, "1 passed, 1 deselected")],
+)
+def test_make_runs_the_suites(toy, target, is_ok, total):
+    tests = "import pytest\ndef test_a(): pass\n@pytest.mark.slow\ndef test_b(): assert 0"
+    for suite, content in (("toy_torch", tests), ("common", "def test_c(): pass")):
+        (toy.parent / "tests" / suite).mkdir(parents=True)
+        (toy.parent / "tests" / suite / "test_it.py").write_text(content)
+    (toy.parent / ".venv/installed-cpu,dev").touch()
+    completed = run("make", target, cwd=toy.parent)
+    assert (completed.returncode == 0) == is_ok, completed.stderr
+    # the output of each suite, then its last line once more
+    assert completed.stdout.count(total) == 2 and "== tests/toy_torch" in completed.stdout

@@ -133,7 +133,9 @@ def restore(
     load_module(module, latest.path / "model.safetensors")
     path = latest.path / "state.safetensors"
     saved = read(path)
-    copy_tensors(tensors, {name: saved[name] for name in tensors if name in saved}, path)
+    prefixes = tuple(f"{name}." for name in optimizers)
+    others = {name: value for name, value in saved.items() if not name.startswith(prefixes)}
+    copy_tensors(tensors, others, path)
     for name, optimizer in optimizers.items():
         load_optimizer(optimizer, saved, path, f"{name}.")
     run.rewind(latest.step)

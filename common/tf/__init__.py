@@ -1,17 +1,17 @@
-"""Code that the TensorFlow papers share. Importing it imports TensorFlow, without its start-up log.
+"""Code shared by the TensorFlow papers; imports TensorFlow and Keras without their start-up log.
 
-Only `*_tf` folders import it: TensorFlow and PyTorch must not meet in one process.
+Only `*_tf` folders may import it: TensorFlow and PyTorch crash in one process.
 """
 
 import os
 
 from common.silence import silence_stderr
 
-# Both have to be set before TensorFlow is imported; a user's own setting takes precedence.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no start-up log
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # halves a step where it is not the default
+# Read when TensorFlow is imported. A value that the user has set is kept.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-with silence_stderr():  # some of it is written before the level above is read
+with silence_stderr():  # some lines are logged before the log level is read
+    import keras
     import tensorflow as tf
 
-__all__ = ["tf"]
+__all__ = ["keras", "tf"]

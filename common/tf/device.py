@@ -1,4 +1,4 @@
-"""Which device TensorFlow computes on."""
+"""The device that TensorFlow uses."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 def device_name() -> str:
-    """ "GPU" or "CPU"; logs one line if CUDA_VISIBLE_DEVICES names a GPU that is not there."""
+    """Returns "GPU" or "CPU"; logs one line if CUDA_VISIBLE_DEVICES names a GPU that is missing."""
     if tf.config.list_physical_devices("GPU"):
         return "GPU"
     name = os.environ.get("CUDA_VISIBLE_DEVICES", "")

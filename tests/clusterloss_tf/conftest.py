@@ -1,4 +1,4 @@
-"""The tiny config of this suite, and what its scripts load before they start."""
+"""The tiny config of this suite and the prelude of its script server."""
 
 import os
 
@@ -8,21 +8,21 @@ from PIL import Image
 
 from tests.entry_scripts import Checkout
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is bit for bit the same is so on the CPU
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as the scripts
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # results are bit-identical on the CPU only
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # as common.tf
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 CLASSES = ("blue", "gray", "green", "orange", "red")
 
-# Six steps: three epochs of two batches of four classes x three images.
+# Six steps: three epochs of two batches, each of four classes x three images.
 TINY = """
 dataset: {{name: folder, path: {path}, held_out: 0.4}}
 model: {{depth: 7, growth: 4, dim: 8}}
 training: {{n_epochs: 3, batch_size: 12, images_per_class: 3}}
 """
 
-# A kill_at of 3:SIGTERM sends that signal to the script after its third step, when it asks whether
-# to stop; save:SIGKILL when it first writes weights.
+# kill_at "3:SIGTERM" sends that signal after the third step, when the script asks whether to stop;
+# "save:SIGKILL" when it first writes weights.
 PRELUDE = """
 import os, signal
 import h5py, jsonargparse, matplotlib.figure, PIL.Image, scipy.optimize, sklearn.cluster
@@ -52,13 +52,13 @@ def kill_at(place, name):
 
 
 def write_photos(folder, n=12, classes=CLASSES):
-    """n noisy pictures of 8x8 pixels for each class, in a sub-folder of its own."""
+    """n noisy images of 8x8 pixels per class, each class in its own sub-folder."""
     for k, name in enumerate(classes):
         random = np.random.default_rng(k)
-        colour = random.uniform(60, 200, 3)
+        color = random.uniform(60, 200, 3)
         (folder / name).mkdir(parents=True)
         for i in range(n):
-            pixels = np.clip(colour + random.normal(0, 40, (8, 8, 3)), 0, 255)
+            pixels = np.clip(color + random.normal(0, 40, (8, 8, 3)), 0, 255)
             Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{i:02d}.png")
     return folder
 

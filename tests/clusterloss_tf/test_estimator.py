@@ -1,6 +1,5 @@
-"""The estimator and the callback, on colours that are easily told apart."""
+"""The estimator and the callback, on classes of different brightness."""
 
-import keras
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -8,15 +7,16 @@ from sklearn.base import clone
 from clusterloss_tf import FacilityLocationLoss, MetricLearner, RetrievalCallback
 from clusterloss_tf.data import ClassBatches
 from common import metrics
+from common.tf import keras
 
 
 @pytest.fixture(scope="module")
 def sample():
     random = np.random.default_rng(0)
     labels = np.tile(np.array(["b", "a", "c"]), 10)
-    colours = {"a": 60, "b": 120, "c": 180}
+    brightness = {"a": 60, "b": 120, "c": 180}
     noise = random.normal(0, 30, (30, 8, 8))
-    images = np.clip(np.array([colours[x] for x in labels])[:, None, None] + noise, 0, 255)
+    images = np.clip(np.array([brightness[x] for x in labels])[:, None, None] + noise, 0, 255)
     return images.astype(np.uint8), labels
 
 
@@ -30,21 +30,21 @@ def fitted(sample):
     return learner().fit(*sample)
 
 
-def test_it_embeds_images_as_unit_vectors_and_scores_recall(fitted, sample):
+def test_transform_gives_unit_vectors_and_score_recall(fitted, sample):
     images, labels = sample
-    found = fitted.transform(images)
-    assert found.shape == (30, 4) and fitted.classes_.tolist() == ["a", "b", "c"]
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
-    assert fitted.score(images, labels) == metrics.recall_at_k(found, labels, [1])[1]
+    embeddings = fitted.transform(images)
+    assert embeddings.shape == (30, 4) and fitted.classes_.tolist() == ["a", "b", "c"]
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
+    assert fitted.score(images, labels) == metrics.recall_at_k(embeddings, labels, [1])[1]
     assert len(fitted.losses_) == 3 * (30 // 12) and np.isfinite(fitted.losses_).all()
 
 
-def test_the_same_state_gives_the_same_embeddings(fitted, sample):
+def test_same_random_state_gives_same_embeddings(fitted, sample):
     again = clone(fitted).fit(*sample)
     np.testing.assert_array_equal(again.transform(sample[0]), fitted.transform(sample[0]))
 
 
-def test_floats_from_0_to_1_are_as_good_as_bytes(fitted, sample):
+def test_floats_are_equivalent_to_uint8(fitted, sample):
     floats = (sample[0] / 255.0)[..., None]
     np.testing.assert_allclose(fitted.transform(floats), fitted.transform(sample[0]), atol=1e-5)
 
@@ -60,14 +60,14 @@ def test_floats_from_0_to_1_are_as_good_as_bytes(fitted, sample):
         ({"n_epochs": -1}, "training.n_epochs is -1"),
     ],
 )
-def test_wrong_parameters_raise_value_error(sample, changed, reason):
+def test_invalid_parameters_raise_value_error(sample, changed, reason):
     with pytest.raises(ValueError, match=reason):
         learner(**changed).fit(*sample)
 
 
-def test_wrong_images_and_labels_raise_value_error(fitted, sample):
+def test_invalid_images_and_labels_raise_value_error(fitted, sample):
     images, labels = sample
-    for wrong, reason in (
+    for invalid, reason in (
         (images[0], r"expected \(n, h, w\)"),
         (images.astype(float), "expected 0 to 1"),
         (np.full((4, 8, 8), np.nan), "expected 0 to 1"),
@@ -75,7 +75,7 @@ def test_wrong_images_and_labels_raise_value_error(fitted, sample):
         (images[:, :5], "as in fit"),
     ):
         with pytest.raises(ValueError, match=reason):
-            fitted.transform(wrong)
+            fitted.transform(invalid)
     with pytest.raises(ValueError, match="30 images, y 29 labels"):
         learner().fit(images, labels[1:])
     with pytest.raises(ValueError, match="one class"):
@@ -83,7 +83,7 @@ def test_wrong_images_and_labels_raise_value_error(fitted, sample):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with h5py
-def test_the_callback_scores_every_epoch_and_keeps_the_best(sample, tmp_path):
+def test_callback_scores_each_epoch_and_saves_best(sample, tmp_path):
     images, names = sample
     x, y = (images / 255.0)[..., None].astype(np.float32), np.unique(names, return_inverse=True)[1]
     keras.utils.set_random_seed(0)
@@ -98,5 +98,5 @@ def test_the_callback_scores_every_epoch_and_keeps_the_best(sample, tmp_path):
     assert len(recalls) == 3 and callback.best == max(recalls)
     assert {"val_map_at_r", "val_r_precision"} <= history.keys()
     net.load_weights(tmp_path / "best.weights.h5")
-    found = metrics.recall_at_k(net.predict(x, verbose=0), y, [1])[1]
-    assert found == max(recalls)
+    recall = metrics.recall_at_k(net.predict(x, verbose=0), y, [1])[1]
+    assert recall == max(recalls)

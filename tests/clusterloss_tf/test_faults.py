@@ -1,4 +1,4 @@
-"""Bad input, bad data, damage and attack: one line each, and nothing lost."""
+"""Invalid options, bad images, damaged files: one-line errors, and nothing is lost."""
 
 import json
 
@@ -21,7 +21,7 @@ def of(folder):
     return ["--dataset.path", folder, "--training.n_epochs", 1]
 
 
-class TestMachine(Environment):
+class TestEnvironment(Environment):
     pass
 
 
@@ -49,8 +49,8 @@ class TestConfigs(Configs):
             ("training: {lr: .nan}", "training.lr: expected a finite number"),
             ("training: {lr: .inf}", "training.lr: expected a finite number"),
             ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
-            ("training: {warmup: 1}", "training.warmup is 1.0: expected a share below 1"),
-            ("training: {milestones: [2]}", "training.milestones is (2.0,): expected shares"),
+            ("training: {warmup: 1}", "training.warmup is 1.0: expected a fraction below 1"),
+            ("training: {milestones: [2]}", "training.milestones is (2.0,): expected fractions"),
             ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
             ("training: {images_per_class: 1}", "training.images_per_class is 1: expected 2 or"),
             ("training: {n_epochs: -1}", "training.n_epochs is -1: expected 0 or more"),
@@ -91,15 +91,13 @@ class TestDamaged(Damaged):
 # ---- configuration
 
 
-def test_the_command_line_wins_over_a_file_with_byte_order_mark_and_exponent(
-    checkout, photos, tmp_path
-):
+def test_command_line_overrides_config_saved_on_windows(checkout, photos, tmp_path):
     text = "\ufefftraining:\r\n  lr: 1e-3\r\n  n_epochs: 9\r\n  batch_size: 12\r\n"
     text += f"dataset: {{name: folder, path: {photos}}}\r\nmodel: {{depth: 7, growth: 4}}\r\n"
     (tmp_path / "windows.yml").write_bytes(text.encode())
     options = ["--config", tmp_path / "windows.yml", "--training.n_epochs", 1]
-    answer = checkout("clusterloss_tf/train.py", *options)
-    assert answer.code == 0 and "epoch 1 of 1" in answer.err, answer.err
+    result = checkout("clusterloss_tf/train.py", *options)
+    assert result.code == 0 and "epoch 1 of 1" in result.err, result.err
 
 
 def test_more_clusters_than_test_images_are_refused(refused):
@@ -107,19 +105,19 @@ def test_more_clusters_than_test_images_are_refused(refused):
     assert reason in refused("--model.n_clusters", 26)
 
 
-def test_super_classes_where_there_are_none_are_refused(refused):
+def test_superclasses_of_other_datasets_are_refused(refused):
     assert "is for cifar100, folder has none" in refused("--training.sampler", "superclasses")
 
 
 # ---- images
 
 
-def test_folders_without_classes_or_pairs_are_refused(refused, tmp_path):
+def test_too_few_classes_or_images_are_refused(refused, tmp_path):
     write(tmp_path / "one/a.png")
-    assert "has no labels: expected two sub-folders or more" in refused(*of(tmp_path / "one"))
+    assert "has no labels: expected two or more sub-folders" in refused(*of(tmp_path / "one"))
     write(tmp_path / "single/a/0.png")
     write(tmp_path / "single/b/0.png")
-    assert "too few to hold two for the test" in refused(*of(tmp_path / "single"))
+    assert "too few to hold out two for testing" in refused(*of(tmp_path / "single"))
     reason = "needs two classes to train on and two to test on"
     assert reason in refused(*of(tmp_path / "single"), "--dataset.protocol", "disjoint")
 
@@ -137,36 +135,36 @@ def all_kinds(folder):
 
 
 @pytest.mark.parametrize("loss", ["facility", "triplet", "proxy_anchor"])
-def test_equal_images_end_in_finite_scores(checkout, tmp_path, loss):
+def test_equal_images_have_finite_scores(checkout, tmp_path, loss):
     for name in "ab":
         for i in range(6):
             write(tmp_path / f"same/{name}/{i}.png")
-    answer = checkout.train(*of(tmp_path / "same"), "--training.loss", loss)
-    assert answer.code == 0, answer.err
-    found = checkout.score(answer.run)
-    assert all(np.isfinite(value) for value in found.values() if isinstance(value, float))
+    result = checkout.train(*of(tmp_path / "same"), "--training.loss", loss)
+    assert result.code == 0, result.err
+    scores = checkout.score(result.run)
+    assert all(np.isfinite(value) for value in scores.values() if isinstance(value, float))
 
 
-@pytest.mark.parametrize("batch_size", [2, 7, 500])  # one class; no multiple; more than there are
-def test_batches_need_not_divide_the_images(checkout, batch_size):
+@pytest.mark.parametrize("batch_size", [2, 7, 500])  # one class; no divisor; more than all
+def test_any_batch_size_trains(checkout, batch_size):
     options = ["--training.batch_size", batch_size, "--training.n_epochs", 1]
-    answer = checkout.train(*options, "--training.images_per_class", 2)
-    assert answer.code == 0, answer.err
-    assert ("there is nothing to compare" in answer.err) == (batch_size == 2)
+    result = checkout.train(*options, "--training.images_per_class", 2)
+    assert result.code == 0, result.err
+    assert ("there is nothing to compare" in result.err) == (batch_size == 2)
 
 
 # ---- the run
 
 
-def test_a_nan_loss_stops_with_the_step_named(checkout):
-    answer = checkout.train("--training.lr", 1e38, "--model.normalize", "false")
-    assert "the loss became" in one_line(answer) and " at step " in answer.err
-    assert "epoch 3" not in answer.err
-    if answer.run.exists():
-        assert json.loads((answer.run / "meta.json").read_text())["status"] == "failed"
+def test_nan_loss_fails_and_names_the_step(checkout):
+    result = checkout.train("--training.lr", 1e38, "--model.normalize", "false")
+    assert "the loss became" in one_line(result) and " at step " in result.err
+    assert "epoch 3" not in result.err
+    if result.run.exists():
+        assert json.loads((result.run / "meta.json").read_text())["status"] == "failed"
 
 
-def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
+def test_diverging_run_keeps_last_good_checkpoint(checkout):
     run = checkout.train("--model.normalize", "false", kill_at="3:SIGTERM").run
     change_config(run, "lr: 0.001", "lr: 1.0e+38")
     assert "became NaN or infinite" in one_line(checkout.resume(run))
@@ -174,34 +172,34 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
     assert checkout.pred(run).code == 0
 
 
-def test_an_output_of_features_that_cannot_be_written_is_refused(checkout, finished_run, tmp_path):
+def test_extract_to_unwritable_folder_is_refused(checkout, finished_run, tmp_path):
     (tmp_path / "file").write_text("")
-    answer = checkout(
+    result = checkout(
         "clusterloss_tf.extract", finished_run[1], "--out", tmp_path / "file" / "below"
     )
-    assert "cannot write" in one_line(answer)
+    assert "cannot write" in one_line(result)
 
 
-def test_features_that_are_absent_or_too_few_are_one_line(checkout, finished_run, tmp_path):
+def test_missing_gallery_and_tsne_limit_of_one_are_refused(checkout, finished_run, tmp_path):
     _, run = finished_run
-    answer = checkout("clusterloss_tf/evaluate.py", run, "--gallery", tmp_path / "nowhere")
-    assert "has no readable features" in one_line(answer)
+    result = checkout("clusterloss_tf/evaluate.py", run, "--gallery", tmp_path / "nowhere")
+    assert "has no readable features" in one_line(result)
     assert "--limit is 1: expected 2 or more" in one_line(
         checkout("clusterloss_tf.tsne", run, "--limit", 1)
     )
 
 
-def test_a_trunk_that_does_not_fit_is_refused_with_the_difference(refused, finished_run, tmp_path):
+def test_trunk_of_another_model_is_refused(refused, finished_run, tmp_path):
     _, run = finished_run
-    assert "is no run folder" in refused("--model.trunk", tmp_path)
+    assert "is not a run folder" in refused("--model.trunk", tmp_path)
     reason = refused("--model.trunk", run, "--model.growth", 5)
     assert "is of another model: " in reason and "the config expects" in reason
 
 
-# ---- damaged and foreign run folders
+# ---- damaged files
 
 
-def test_nan_in_embeddings_is_refused(checkout, finished_run, tmp_path):
+def test_nan_embeddings_are_refused(checkout, finished_run, tmp_path):
     run = copy_of(finished_run[1], tmp_path)
     with np.load(run / "predictions.npz") as file:
         arrays = dict(file)
@@ -210,9 +208,9 @@ def test_nan_in_embeddings_is_refused(checkout, finished_run, tmp_path):
     assert "embeddings have a NaN or an infinity" in one_line(checkout.evaluate(run))
 
 
-def test_a_pickle_in_features_is_refused_and_not_executed(checkout, finished_run, tmp_path):
+def test_pickle_in_features_is_refused_and_not_executed(checkout, finished_run, tmp_path):
     bomb = PickleBomb(tmp_path / "harm")
     np.save(tmp_path / "features.npy", np.array([[bomb]], dtype=object))
-    answer = checkout("clusterloss_tf/evaluate.py", finished_run[1], "--gallery", tmp_path)
-    assert "has no readable features" in one_line(answer)
+    result = checkout("clusterloss_tf/evaluate.py", finished_run[1], "--gallery", tmp_path)
+    assert "has no readable features" in one_line(result)
     assert not bomb.path.exists()

@@ -1,14 +1,13 @@
-"""The loss against loops, differences and its invariances; its companions against slow loops."""
+"""The losses against loops, finite differences and invariances."""
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from benchmarks import clusterloss as loops
-from clusterloss_tf import CompanionLoss, FacilityLocationLoss
+from clusterloss_tf import BaselineLoss, FacilityLocationLoss
 from clusterloss_tf import loss as losses
 from clusterloss_tf.loss import facility_location
+from common.tf import keras, tf
 
 REFINES = ("greedy", "pam", "swap")
 
@@ -36,17 +35,19 @@ def gradient(function, embeddings):
 
 @pytest.mark.parametrize("refine", ["greedy", "pam"])
 @pytest.mark.parametrize("gamma", [0.0, 1.0, 10.0])
-def test_the_loss_and_its_gradient_are_those_of_the_loops(gamma, refine):
+def test_loss_and_gradient_match_loops(gamma, refine):
     for seed in range(8):
         embeddings, labels = batch(seed)
-        expected, slope = loops.loss_and_gradient(embeddings, labels, gamma, refine)
-        found = gradient(lambda x, y=labels: facility_location(x, y, gamma, refine), embeddings)
-        assert found[0] == pytest.approx(expected, abs=1e-9)
-        np.testing.assert_allclose(found[1], slope, atol=1e-9)
+        expected = loops.loss_and_gradient(embeddings, labels, gamma, refine)
+        loss, slope = gradient(
+            lambda x, y=labels: facility_location(x, y, gamma, refine), embeddings
+        )
+        assert loss == pytest.approx(expected[0], abs=1e-9)
+        np.testing.assert_allclose(slope, expected[1], atol=1e-9)
 
 
-def test_the_original_s_test_of_many_centres_holds():
-    # its own has 128 points around 64 centres, standardised, gamma 10: minutes in loops
+def test_many_centers_match_loops():
+    # the original's own test has 128 points around 64 centers, which takes the loops minutes
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(12), 2)
     points = random.uniform(-10, 10, (12, 2))[labels] + random.normal(size=(24, 2))
@@ -59,19 +60,19 @@ def test_the_original_s_test_of_many_centres_holds():
 
 
 @pytest.mark.parametrize("refine", REFINES)
-def test_the_gradient_is_what_differences_say(refine):
+def test_gradient_matches_finite_differences(refine):
     embeddings, labels = batch(1)
     _, slope = gradient(lambda x: facility_location(x, labels, 3.0, refine), embeddings)
     for i in np.ndindex(embeddings.shape):
         step = np.zeros_like(embeddings)
-        step[i] = 1e-6  # too small for another choice of medoids
+        step[i] = 1e-6  # too small to change the medoids
         ends = [value(embeddings + sign * step, labels, 3.0, refine) for sign in (1, -1)]
         assert slope[i] == pytest.approx((ends[0] - ends[1]) / 2e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("refine", REFINES)
-def test_names_of_labels_order_and_rotation_do_not_matter(refine):
-    # no clusters of two members, which tie: then the first one wins, whichever that is
+def test_loss_is_invariant_to_label_names_order_and_rotation(refine):
+    # without clusters of two members, which tie: then the order decides
     embeddings, labels = batch(2, n=18, n_classes=3)
     random = np.random.default_rng(0)
     expected = value(embeddings, labels, 3.0, refine)
@@ -84,7 +85,7 @@ def test_names_of_labels_order_and_rotation_do_not_matter(refine):
     assert value(embeddings @ rotation + 5, labels, 3.0, refine) == pytest.approx(expected)
 
 
-def test_labels_in_a_column_are_labels_in_a_row():
+def test_labels_of_shape_n_and_n_1_are_equivalent():
     embeddings, labels = batch(3)
     flat, column = (facility_location(embeddings, y, 2.0) for y in (labels, labels[:, None]))
     np.testing.assert_array_equal(flat, column)
@@ -93,7 +94,7 @@ def test_labels_in_a_column_are_labels_in_a_row():
 
 
 @pytest.mark.parametrize("refine", REFINES)
-def test_compiled_and_not_are_equal(refine):
+def test_compiled_loss_equals_uncompiled(refine):
     embeddings, labels = batch(4, n=24, n_classes=6)
 
     def both(x):
@@ -108,7 +109,7 @@ def test_compiled_and_not_are_equal(refine):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def test_half_precision_is_computed_in_single_and_double_stays():
+def test_half_precision_is_computed_in_float32():
     embeddings, labels = batch(5)
     for dtype, expected in (("bfloat16", "float32"), ("float16", "float32"), ("float64",) * 2):
         rounded = tf.cast(embeddings, dtype)
@@ -128,7 +129,7 @@ def test_half_precision_is_computed_in_single_and_double_stays():
         (np.repeat([[0.0, 0.0], [5.0, 5.0]], 3, axis=0), [0, 0, 0, 1, 1, 1]),  # already apart
     ],
 )
-def test_batches_with_nothing_to_learn_give_zero(embeddings, labels, refine):
+def test_batches_with_nothing_to_learn_have_zero_loss(embeddings, labels, refine):
     gamma = 1.0 if len(set(labels)) != 2 else 0.0
     loss, slope = gradient(
         lambda x: facility_location(x, np.array(labels), gamma, refine), embeddings
@@ -144,13 +145,13 @@ def test_duplicates_have_finite_gradients(refine):
         assert np.isfinite(loss) and np.isfinite(slope).all()
 
 
-def test_nan_is_not_mistaken_for_zero():
+def test_nan_embeddings_give_nan_loss():
     embeddings, labels = batch(6)
     embeddings[3] = np.nan
     assert np.isnan(value(embeddings, labels))
 
 
-def test_the_reductions_mean_what_keras_says():
+def test_reductions_and_sample_weights_follow_keras():
     embeddings, labels = batch(7)
     total = value(embeddings.astype(np.float32), labels, 4.0)
     assert float(FacilityLocationLoss(4.0, reduction="sum")(labels, embeddings)) == pytest.approx(
@@ -168,19 +169,19 @@ def test_the_reductions_mean_what_keras_says():
     "loss",
     [
         FacilityLocationLoss(3.0, "swap", "ari", "geometric", "sum"),
-        CompanionLoss("triplet", margin=0.3, mining="hard"),
-        CompanionLoss("softmax", n_classes=4, dim=3, seed=1, scale=8.0),
+        BaselineLoss("triplet", margin=0.3, mining="hard"),
+        BaselineLoss("softmax", n_classes=4, dim=3, seed=1, scale=8.0),
     ],
     ids=lambda loss: loss.name,
 )
-def test_a_loss_comes_back_from_its_config(loss):
+def test_losses_are_serializable(loss):
     again = keras.losses.deserialize(keras.losses.serialize(loss))
     assert again.get_config() == loss.get_config()
     embeddings, labels = batch(8)
     assert float(again(labels, embeddings)) == float(loss(labels, embeddings))
 
 
-def test_wrong_choices_and_shapes_are_named():
+def test_invalid_arguments_raise_value_error():
     embeddings, labels = batch()
     with pytest.raises(ValueError, match="refine is 'best': expected one of greedy, pam, swap"):
         FacilityLocationLoss(refine="best")
@@ -193,17 +194,17 @@ def test_wrong_choices_and_shapes_are_named():
     with pytest.raises(ValueError, match="12 embeddings and 11 labels"):
         facility_location(embeddings, labels[1:])
     with pytest.raises(ValueError, match="expected one of contrastive"):
-        CompanionLoss("quadruplet")
+        BaselineLoss("quadruplet")
     with pytest.raises(ValueError, match="triplet has no option alpha"):
-        CompanionLoss("triplet", alpha=1.0)
+        BaselineLoss("triplet", alpha=1.0)
     with pytest.raises(ValueError, match="give n_classes and dim"):
-        CompanionLoss("proxy_anchor")
+        BaselineLoss("proxy_anchor")
     with pytest.raises(ValueError, match="mining is 'easy'"):
         losses.triplet(embeddings, labels, mining="easy")
 
 
 @pytest.mark.parametrize("jit", [True, False])
-def test_fit_with_it_separates_classes(jit):
+def test_fit_reduces_loss(jit):
     keras.utils.set_random_seed(0)
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(4), 16)
@@ -217,7 +218,7 @@ def test_fit_with_it_separates_classes(jit):
     assert history[-1] < 0.7 * history[0]
 
 
-# ---- its companions
+# ---- baselines
 
 
 def pairs(labels, i):
@@ -290,28 +291,28 @@ def units():
     ],
     ids=["contrastive", "semihard", "hard", "lifted", "n_pair", "multi_similarity"],
 )
-def test_a_companion_is_what_its_loop_says(units, function, slow):
+def test_baselines_match_loops(units, function, slow):
     x, labels = units
-    given = x if slow in (slow_n_pair, slow_multi_similarity) else loops.distances_of(x)
-    expected = [slow(given, labels, i) for i in range(len(labels))]
+    inputs = x if slow in (slow_n_pair, slow_multi_similarity) else loops.distances_of(x)
+    expected = [slow(inputs, labels, i) for i in range(len(labels))]
     np.testing.assert_allclose(function(x, labels), expected, rtol=1e-6)
 
 
-def test_proxy_anchor_and_softmax_are_what_their_loops_say(units):
+def test_proxy_anchor_and_softmax_match_loops(units):
     x, labels = units
     weights = np.random.default_rng(1).normal(size=(6, 3))  # two classes are not in the batch
     s = x @ (weights / np.linalg.norm(weights, axis=1, keepdims=True)).T
     pull = [np.log1p(np.exp(-32 * (s[labels == c, c] - 0.1)).sum()) for c in range(4)]
     push = [np.log1p(np.exp(32 * (s[labels != c, c] + 0.1)).sum()) for c in range(6)]
-    found = losses.proxy_anchor(x, labels, weights)
-    np.testing.assert_allclose(found, np.full(12, np.sum(pull) / 4 + np.mean(push)), rtol=1e-6)
+    terms = losses.proxy_anchor(x, labels, weights)
+    np.testing.assert_allclose(terms, np.full(12, np.sum(pull) / 4 + np.mean(push)), rtol=1e-6)
     p = np.exp(16 * s) / np.exp(16 * s).sum(1, keepdims=True)
-    found = losses.softmax(x, labels, weights)
-    np.testing.assert_allclose(found, -np.log(p[np.arange(12), labels]), rtol=1e-6)
+    terms = losses.softmax(x, labels, weights)
+    np.testing.assert_allclose(terms, -np.log(p[np.arange(12), labels]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["contrastive", "triplet", "lifted", "n_pair", "multi_similarity"])
-def test_a_companion_of_a_batch_with_nothing_to_compare_is_finite(kind):
+def test_baselines_are_finite_with_nothing_to_compare(kind):
     for labels in (np.zeros(5, int), np.arange(5)):
         for embeddings in (np.zeros((5, 2)), np.random.default_rng(0).normal(size=(5, 2))):
             loss, slope = gradient(lambda x, y=labels: losses.FUNCTIONS[kind](x, y), embeddings)
@@ -320,10 +321,10 @@ def test_a_companion_of_a_batch_with_nothing_to_compare_is_finite(kind):
                 assert loss == 0
 
 
-def test_what_proxies_learn_is_updated_by_their_owner(units):
+def test_proxies_have_gradients(units):
     x, labels = units
-    loss = CompanionLoss("proxy_anchor", n_classes=4, dim=3)
+    loss = BaselineLoss("proxy_anchor", n_classes=4, dim=3)
     with tf.GradientTape() as tape:
-        found = loss(labels, x)
-    (slope,) = tape.gradient(found, [v.value for v in loss.trainable_variables])
+        value = loss(labels, x)
+    (slope,) = tape.gradient(value, [v.value for v in loss.trainable_variables])
     assert slope.shape == (4, 3) and np.abs(slope).max() > 0

@@ -1,4 +1,4 @@
-"""Train, predict, evaluate, extract, report, stop and go on: whole scripts on a tiny config."""
+"""The entry scripts with a tiny config: train, resume, predict, evaluate, extract, t-SNE."""
 
 import base64
 import csv
@@ -37,26 +37,27 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-# ---- one run, from the images to the report
+# ---- a finished run
 
 
-def test_the_pipeline_prints_the_run_folder_alone(finished_run):
-    answer, run = finished_run
-    assert answer.stdout == f"{run}\n" and run.name.endswith("_whole")
+def test_pipeline_prints_run_folder_only(finished_run):
+    completed, run = finished_run
+    assert completed.stdout == f"{run}\n" and run.name.endswith("_whole")
 
 
-def test_a_run_folder_holds_what_every_paper_has(finished_run):
+def test_run_folder_is_complete(finished_run):
     _, run = finished_run
     names = "config.yml meta.json train.log metrics.jsonl checkpoints baseline.json scores.json "
     names += "predictions.npz predictions.csv report.html images/captions.json images/tsne.png "
-    names += "images/retrieval.png images/tsne_mosaic.png images/clusters/00/closest.png"
+    names += "images/retrieval.png images/tsne_mosaic.png images/clusters/00/closest.png "
+    names += "images/clusters/00/farthest.png"
     assert [name for name in names.split() if not (run / name).exists()] == []
     meta = json.loads((run / "meta.json").read_text())
     assert (meta["status"], meta["device"]) == ("done", "CPU")
     assert meta["dataset_checksum"] and "tensorflow" in meta["versions"]
 
 
-def test_every_test_image_has_one_row_its_cluster_and_embedding(finished_run):
+def test_predictions_have_one_row_per_test_image(finished_run):
     _, run = finished_run
     table, arrays = rows(run / "predictions.csv"), predictions(run)
     assert len(table) == len({row["path"] for row in table}) == 25
@@ -66,20 +67,20 @@ def test_every_test_image_has_one_row_its_cluster_and_embedding(finished_run):
     assert names == [arrays["classes"][label] for label in arrays["labels"]]
 
 
-def test_scores_are_those_of_the_embeddings_beside_raw_pixels(finished_run):
+def test_scores_match_embeddings_and_include_baseline(finished_run):
     _, run = finished_run
-    arrays, found = predictions(run), scores(run)
+    arrays, saved = predictions(run), scores(run)
     embeddings, labels = arrays["embeddings"], arrays["labels"]
     recall = metrics.recall_at_k(embeddings, labels)
-    assert [found[f"recall_at_{k}"] for k in (1, 2, 4, 8)] == list(recall.values())
-    assert found["map_at_r"] == metrics.map_at_r(embeddings, labels)
+    assert [saved[f"recall_at_{k}"] for k in (1, 2, 4, 8)] == list(recall.values())
+    assert saved["map_at_r"] == metrics.map_at_r(embeddings, labels)
     values = [metrics.nmi(labels, clusters) for clusters in arrays["kmeans"]]
-    assert found["nmi"] == pytest.approx(np.mean(values))
-    assert found["n"] == 25 and found["n_unmatched"] == 0
-    assert found["baseline"]["name"] == "raw pixels" and found["baseline"]["recall_at_1"] > 0
+    assert saved["nmi"] == pytest.approx(np.mean(values))
+    assert saved["n"] == 25 and saved["n_unmatched"] == 0
+    assert saved["baseline"]["name"] == "raw pixels" and saved["baseline"]["recall_at_1"] > 0
 
 
-def test_the_report_holds_the_pictures(finished_run):
+def test_report_embeds_figures(finished_run):
     _, run = finished_run
     page = (run / "report.html").read_text()
     for name in ("retrieval.png", "tsne.png", "tsne_mosaic.png"):
@@ -88,25 +89,25 @@ def test_the_report_holds_the_pictures(finished_run):
     assert "Recall at 1" in page or "Recall_at_1" in page
 
 
-def test_neighbours_are_framed_by_whether_they_hit():
-    from clusterloss_tf import pictures
+def test_retrieval_grid_frames_hits_and_misses():
+    from clusterloss_tf import figures
 
     embeddings = np.array([[0.0], [1.0], [3.0]])
-    shown = np.zeros((3, 24, 24, 3), np.uint8)
-    picture = pictures.retrieval_grid(shown, embeddings, np.array([0, 0, 1]))
+    rgb = np.zeros((3, 24, 24, 3), np.uint8)
+    grid = figures.retrieval_grid(rgb, embeddings, np.array([0, 0, 1]))
     # three rows of three; a tile is 2 * 24 pixels and a frame of 2, two pixels apart
-    corners = picture[:: 2 * 24 + 6, :: 2 * 24 + 6].tolist()
-    query, hit, miss = map(list, (pictures.QUERY, pictures.HIT, pictures.MISS))
+    corners = grid[:: 2 * 24 + 6, :: 2 * 24 + 6].tolist()
+    query, hit, miss = map(list, (figures.QUERY, figures.HIT, figures.MISS))
     assert corners == [[query, hit, miss], [query, hit, miss], [query, miss, miss]]
 
 
-def test_the_curves_show_every_epoch(finished_run):
+def test_metrics_are_logged_each_epoch(finished_run):
     _, run = finished_run
     assert [line["step"] for line in lines(run) if line["split"] == "test"] == [2, 4, 6]
     assert [line["step"] for line in lines(run) if line["split"] == "train"] == [2, 4, 6]
 
 
-def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, finished_run):
+def test_same_seed_gives_same_weights_in_new_folder(checkout, finished_run):
     _, expected = finished_run
     run = checkout.train("--tag", "whole").run
     assert run.name == f"{expected.name}_2"
@@ -122,8 +123,8 @@ def test_the_same_seed_gives_the_same_run_in_a_folder_of_its_own(checkout, finis
      "proxy_anchor", "softmax"],
 )  # fmt: skip
 def test_every_loss_trains(checkout, loss):
-    answer = checkout.train("--training.loss", loss, "--training.n_epochs", 1)
-    assert answer.code == 0, answer.err
+    result = checkout.train("--training.loss", loss, "--training.n_epochs", 1)
+    assert result.code == 0, result.err
 
 
 @pytest.mark.parametrize(
@@ -135,18 +136,18 @@ def test_every_loss_trains(checkout, loss):
         ("--dataset.protocol", "disjoint", "--training.augment", "flip"),
     ],
 )
-def test_every_way_of_training_ends_in_finite_scores(checkout, options):
-    answer = checkout.train(*options, "--training.n_epochs", 1)
-    assert answer.code == 0, answer.err
-    assert 0 <= checkout.score(answer.run)["recall_at_1"] <= 1
+def test_every_option_trains(checkout, options):
+    result = checkout.train(*options, "--training.n_epochs", 1)
+    assert result.code == 0, result.err
+    assert 0 <= checkout.score(result.run)["recall_at_1"] <= 1
 
 
-def test_no_epoch_gives_the_untrained_network(checkout):
+def test_zero_epochs_score_untrained_network(checkout):
     run = checkout.train("--training.n_epochs", 0).run
     assert checkout.score(run)["n"] == 25
 
 
-def test_disjoint_scores_are_of_classes_that_training_never_saw(checkout):
+def test_disjoint_tests_on_classes_not_trained_on(checkout):
     options = ["--dataset.protocol", "disjoint", "--training.n_epochs", 1]
     run = checkout.train(*options).run
     checkout.score(run)
@@ -157,19 +158,19 @@ def test_disjoint_scores_are_of_classes_that_training_never_saw(checkout):
     }
 
 
-def test_a_trunk_is_taken_over_but_for_the_embedding(checkout, finished_run):
+def test_trunk_is_loaded_except_embedding(checkout, finished_run):
     _, trunk = finished_run
     options = ["--model.trunk", trunk, "--model.dim", 6, "--training.n_epochs", 0]
     run = checkout.train(*options).run
     assert checkout.score(run)["n"] == 25
-    found, expected = (
+    saved, expected = (
         h5py.File(io.BytesIO(weights(each)["model.weights.h5"])) for each in (run, trunk)
     )
-    assert np.array_equal(found["block1_layer0.kernel"], expected["block1_layer0.kernel"])
-    assert found["embedding.kernel"].shape != expected["embedding.kernel"].shape
+    assert np.array_equal(saved["block1_layer0.kernel"], expected["block1_layer0.kernel"])
+    assert saved["embedding.kernel"].shape != expected["embedding.kernel"].shape
 
 
-# ---- the ways to start
+# ---- starting the scripts
 
 
 @pytest.mark.parametrize(
@@ -180,38 +181,38 @@ def test_a_trunk_is_taken_over_but_for_the_embedding(checkout, finished_run):
         ("/", ["{paper}/evaluate.py"]),
     ],
 )
-def test_evaluate_starts_from_anywhere_and_without_tensorflow(
+def test_evaluate_runs_anywhere_without_tensorflow(
     checkout, finished_run, tmp_path, place, command
 ):
     _, run = finished_run
     (tmp_path / "tensorflow.py").write_text("raise ImportError('evaluate.py loads TensorFlow')")
     command = [word.format(paper=checkout.paper) for word in command]
-    answer = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, *command, f"{run.parent.name}/{run.name}"],
         cwd=checkout.path / place,
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    assert (answer.returncode, answer.stdout) == (0, ""), answer.stderr
+    assert (completed.returncode, completed.stdout) == (0, ""), completed.stderr
 
 
 @pytest.mark.parametrize(
     ("place", "script"), [(".", "clusterloss_tf.train"), ("clusterloss_tf", "train.py")]
 )
-def test_train_starts_as_a_module_and_in_its_folder(checkout, place, script):
-    # refused as soon as all is loaded; pipeline.sh has started it by its path
-    answer = checkout(script, "--model.dim", 0, cwd=place)
-    assert answer.err == "error: model.dim is 0: expected 1 or more\n"
+def test_train_runs_as_module_and_in_its_folder(checkout, place, script):
+    # an invalid option ends it after the imports; pipeline.sh has run it by its path
+    result = checkout(script, "--model.dim", 0, cwd=place)
+    assert result.err == "error: model.dim is 0: expected 1 or more\n"
 
 
-# ---- what else one can have of a run
+# ---- other scripts and new images
 
 
-def test_features_lie_in_the_order_of_the_data_set(checkout, finished_run, tmp_path):
+def test_extract_keeps_order_of_dataset(checkout, finished_run, tmp_path):
     _, run = finished_run
-    answer = checkout("clusterloss_tf.extract", run, "--out", tmp_path / "test")
-    assert (answer.code, answer.out) == (0, ""), answer.err
+    result = checkout("clusterloss_tf.extract", run, "--out", tmp_path / "test")
+    assert (result.code, result.out) == (0, ""), result.err
     arrays, index = predictions(run), rows(tmp_path / "test" / "index.csv")
     assert [row["path"] for row in index] == [row["path"] for row in rows(run / "predictions.csv")]
     np.testing.assert_array_equal(np.load(tmp_path / "test/features.npy"), arrays["embeddings"])
@@ -220,11 +221,11 @@ def test_features_lie_in_the_order_of_the_data_set(checkout, finished_run, tmp_p
     assert np.load(run / "features_train/features.npy").shape == (35, 8)
 
 
-def test_test_images_are_searched_in_the_training_images(checkout, finished_run, tmp_path):
+def test_gallery_of_training_images_is_searched(checkout, finished_run, tmp_path):
     run, folder = copy_of(finished_run[1], tmp_path), tmp_path / "features"
     assert checkout("clusterloss_tf.extract", run, "--part", "train", "--out", folder).code == 0
-    answer = checkout(f"{checkout.paper.name}/evaluate.py", run, "--gallery", folder)
-    assert answer.code == 0, answer.err
+    result = checkout(f"{checkout.paper.name}/evaluate.py", run, "--gallery", folder)
+    assert result.code == 0, result.err
     arrays = predictions(run)
     features, labels = (np.load(folder / f"{name}.npy") for name in ("features", "labels"))
     nearest = np.linalg.norm(arrays["embeddings"][:, None] - features, axis=2).argmin(1)
@@ -232,49 +233,49 @@ def test_test_images_are_searched_in_the_training_images(checkout, finished_run,
     assert scores(run)["against_gallery"]["recall_at_1"] == pytest.approx(expected)
 
 
-def test_tsne_draws_a_map_of_all_test_images(checkout, finished_run, tmp_path):
+def test_tsne_draws_maps(checkout, finished_run, tmp_path):
     run = copy_of(finished_run[1], tmp_path)
     before = (run / "images/tsne.png").stat().st_mtime_ns
-    answer = checkout("clusterloss_tf.tsne", run, "--limit", 20)
-    assert (answer.code, answer.out) == (0, ""), answer.err
-    assert "20 images" in answer.err
+    result = checkout("clusterloss_tf.tsne", run, "--limit", 20)
+    assert (result.code, result.out) == (0, ""), result.err
+    assert "20 images" in result.err
     assert (run / "images/tsne.png").stat().st_mtime_ns > before
     assert images.load(run / "images/tsne_mosaic.png").shape == (924, 924, 3)
 
 
-def test_new_images_get_the_embeddings_that_they_had(checkout, finished_run, photos, tmp_path):
+def test_new_images_have_same_embeddings(checkout, finished_run, photos, tmp_path):
     _, run = finished_run
-    answer = checkout.pred(run, "--input", photos, "--out", tmp_path)
-    assert answer.code == 0, answer.err
+    result = checkout.pred(run, "--input", photos, "--out", tmp_path)
+    assert result.code == 0, result.err
     table, arrays = rows(tmp_path / "predictions.csv"), predictions(tmp_path)
     assert len(table) == 60 and len(set(arrays["labels"])) == 5
-    place = {row["path"]: i for i, row in enumerate(table)}
-    again = arrays["embeddings"][[place[row["path"]] for row in rows(run / "predictions.csv")]]
-    # batches of another size may sum in another order
+    row_of = {row["path"]: i for i, row in enumerate(table)}
+    again = arrays["embeddings"][[row_of[row["path"]] for row in rows(run / "predictions.csv")]]
+    # another batch size may change the order of summation
     np.testing.assert_allclose(again, predictions(run)["embeddings"], atol=1e-5)
 
 
-def test_one_gray_photo_without_a_label_has_an_embedding(checkout, finished_run, tmp_path):
+def test_single_gray_image_without_label_is_embedded(checkout, finished_run, tmp_path):
     _, run = finished_run
     photo = np.random.default_rng(0).integers(0, 256, (30, 47), np.uint8)
     Image.fromarray(photo).save(tmp_path / "one photo.png")
-    answer = checkout.pred(run, "--input", tmp_path / "one photo.png", "--out", tmp_path / "out")
-    assert answer.code == 0, answer.err
+    result = checkout.pred(run, "--input", tmp_path / "one photo.png", "--out", tmp_path / "out")
+    assert result.code == 0, result.err
     arrays = predictions(tmp_path / "out")
     assert arrays["embeddings"].shape == (1, 8) and "labels" not in arrays
 
 
-# ---- stopped and gone on
+# ---- resume
 
 
-def test_scores_after_a_stop_are_those_of_a_run_never_stopped(checkout, finished_run):
+def test_resumed_run_has_same_scores(checkout, finished_run):
     _, expected = finished_run
     run = checkout.train(kill_at="3:SIGTERM").run
     checkout.resume(run)
     assert checkout.score(run) == scores(expected)
 
 
-def test_learned_proxies_dropout_and_momentum_go_on_too(checkout):
+def test_proxies_dropout_and_momentum_resume_exactly(checkout):
     options = ["--training.loss", "proxy_anchor", "--model.dropout", 0.3]
     options += ["--training.optimizer", "sgd"]
     expected, run = checkout.train(*options).run, checkout.train(*options, kill_at="3:SIGTERM").run

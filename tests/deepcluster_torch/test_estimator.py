@@ -1,4 +1,4 @@
-"""DeepCluster by scikit-learn's conventions, on a few handwritten digits and a folder."""
+"""DeepCluster as a scikit-learn estimator, on a few handwritten digits and a folder."""
 
 import inspect
 
@@ -24,10 +24,10 @@ def digits():
     return load_digits().images[:80] / 16
 
 
-def quick(n_clusters=3, **more):
+def quick(n_clusters=3, **parameters):
     options = {"model.width": 4, "model.heads": (6,), "model.projection": 8, "model.embedding": 8}
-    given = {"n_epochs": 1, "batch_size": 40, "random_state": 0, "options": options}
-    return DeepCluster(n_clusters, **given | more)
+    defaults = {"n_epochs": 1, "batch_size": 40, "random_state": 0, "options": options}
+    return DeepCluster(n_clusters, **defaults | parameters)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def fitted(digits):
     return quick().fit(digits)
 
 
-def test_labels_are_the_prediction_and_embeddings_have_length_1(fitted, digits):
+def test_labels_equal_predictions_and_embeddings_have_length_1(fitted, digits):
     assert fitted.labels_.shape == (80,) and set(fitted.labels_) == {0, 1, 2}
     np.testing.assert_array_equal(fitted.predict(digits), fitted.labels_)
     embeddings = fitted.transform(digits)
@@ -44,7 +44,7 @@ def test_labels_are_the_prediction_and_embeddings_have_length_1(fitted, digits):
     assert (fitted.mode_, fitted.n_iter_) == ("v2", 2)
 
 
-def test_a_folder_is_as_good_as_an_array(photos, monkeypatch, tmp_path):
+def test_fit_and_predict_on_a_folder(photos, monkeypatch, tmp_path):
     monkeypatch.setenv("DATA_ROOT", str(tmp_path))
     model = quick(size=12).fit(photos)
     assert len(model.paths_) == len(model.labels_) == 24
@@ -52,11 +52,11 @@ def test_a_folder_is_as_good_as_an_array(photos, monkeypatch, tmp_path):
     np.testing.assert_array_equal(model.predict(photos / "red"), model.labels_[chosen])
 
 
-def test_the_same_random_state_gives_the_same_fit(fitted, digits):
+def test_equal_random_states_give_equal_labels(fitted, digits):
     np.testing.assert_array_equal(clone(fitted).fit(digits).labels_, fitted.labels_)
 
 
-def test_a_fit_changes_no_chance_elsewhere(digits):
+def test_fit_keeps_the_global_random_state(digits):
     torch.manual_seed(1)
     before = torch.get_rng_state()
     quick().fit(digits)
@@ -77,10 +77,10 @@ def test_groups_are_merged_clusters(digits):
         (np.full((5, 8, 8), np.nan), "X has values of nan to nan: expected 0 to 1"),
         (np.full((5, 8, 8), 16.0), "X has values of 16 to 16: expected 0 to 1"),
         (np.zeros((2, 8, 8)), "model.n_clusters is 3, but there are only 2 images"),
-        ("nowhere", "nowhere is absent"),
+        ("nowhere", "nowhere does not exist"),
     ],
 )
-def test_what_is_no_set_of_images_is_refused(images, reason):
+def test_anything_but_images_is_refused(images, reason):
     with pytest.raises(ValueError, match=reason):
         quick().fit(images)
 
@@ -92,10 +92,10 @@ def test_what_is_no_set_of_images_is_refused(images, reason):
         ({"mode": "v3"}, "model.mode: expected one of auto, v1, v2, frozen"),
         ({"options": {"training.lrr": 1}}, "no key training.lrr; did you mean training.lr"),
         ({"arch": "resnet1"}, "resnet1"),
-        ({"mode": "frozen"}, "give model.weights FILE"),
+        ({"mode": "frozen"}, "set model.weights to a file"),
     ],
 )
-def test_a_wrong_parameter_is_refused_by_name_in_fit(digits, options, reason):
+def test_wrong_parameter_is_refused_by_name_in_fit(digits, options, reason):
     with pytest.raises(ValueError, match=reason):
         quick(**options).fit(digits)
 
@@ -114,22 +114,22 @@ def test_images_of_another_shape_than_in_fit_are_refused(fitted):
         check_mixin_order,
     ],
 )
-def test_scikit_learns_own_checks_that_need_no_fit(check):
+def test_scikit_learn_checks_without_fit_pass(check):
     check("DeepCluster", DeepCluster())
 
 
-def test_all_parameters_are_only_stored():
-    marks = {name: object() for name in inspect.signature(DeepCluster).parameters}
-    assert vars(DeepCluster(**marks)) == marks and is_clusterer(DeepCluster())
+def test_init_only_stores_parameters():
+    values = {name: object() for name in inspect.signature(DeepCluster).parameters}
+    assert vars(DeepCluster(**values)) == values and is_clusterer(DeepCluster())
 
 
 @pytest.mark.parametrize("method", ["predict", "transform"])
-def test_before_a_fit_everything_says_so(method, digits):
+def test_methods_before_fit_raise(method, digits):
     with pytest.raises(NotFittedError):
         getattr(DeepCluster(), method)(digits)
 
 
-def test_by_default_small_sets_are_trained_longer():
-    # 1500 steps: 128 images are one batch an epoch, 100,000 are 782
+def test_small_datasets_are_trained_for_more_epochs():
+    # 1500 steps: 128 images are one batch per epoch, 100,000 are 782
     assert DeepCluster()._config(0, 128).training.n_epochs == 1500
     assert DeepCluster()._config(0, 100_000).training.n_epochs == 20

@@ -1,4 +1,4 @@
-"""Bad input, bad data, damage and attack: one line each, and nothing lost."""
+"""Invalid input, unreadable images, damaged runs: one-line errors, and nothing is lost."""
 
 import json
 
@@ -17,7 +17,7 @@ def of(folder, k=2):
     return [word for key, value in own.items() for word in (f"--{key}", value)]
 
 
-class TestMachine(Environment):
+class TestEnvironment(Environment):
     pass
 
 
@@ -38,10 +38,11 @@ class TestConfigs(Configs):
             ),
             ("model: {heads: [8, 1]}", "model.heads is (8, 1): expected 2 or more each"),
             ("model: {temperature: 0}", "model.temperature is 0.0: expected more than 0"),
-            ("model: {centre: 1.5}", "model.centre is 1.5: expected a share"),
-            ("model: {pretrained: true, weights: w.pth}", "expected false beside model.weights"),
+            ("model: {center_crop: 1.5}", "model.center_crop is 1.5: expected a fraction"),
+            ("model: {stem_stride: 3}", "model.stem_stride is 3: expected 1, 2 or 4"),
+            ("model: {pretrained: true, weights: w.pth}", "expected false with model.weights"),
             ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
-            ("dataset: {held_out: 1.0}", "dataset.held_out is 1.0: expected a share below 1"),
+            ("dataset: {held_out: 1.0}", "dataset.held_out is 1.0: expected a fraction below 1"),
             ("training: {lr: .nan}", "training.lr: expected a finite number"),
             ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
             ("training: {head_lr: 0}", "training.head_lr is 0.0: expected a number above 0"),
@@ -89,38 +90,38 @@ def test_more_clusters_than_images_are_refused(refused, folder):
     assert "model.heads is 9, but there are only 6 images" in refused(*more)
 
 
-def test_a_frozen_trunk_that_is_not_given_is_refused(refused):
-    assert "give model.weights FILE" in refused("--model.mode", "frozen")
+def test_frozen_without_weights_is_refused(refused):
+    assert "set model.weights to a file" in refused("--model.mode", "frozen")
 
 
-def test_absent_weights_are_refused_by_name(refused, tmp_path):
-    assert "nowhere.pth" in refused("--model.weights", tmp_path / "nowhere.pth")
+def test_missing_weights_are_refused_by_name(refused, tmp_path):
+    assert "nowhere.pth does not exist" in refused("--model.weights", tmp_path / "nowhere.pth")
 
 
 # ---- images
 
 
-def test_a_lonely_image_is_refused(refused, tmp_path):
+def test_a_single_image_is_refused(refused, tmp_path):
     write(tmp_path / "one/a.png")
     assert "only 1 image: clustering needs two" in refused(*of(tmp_path / "one", k=1))
 
 
 @pytest.mark.parametrize("mode", ["v1", "v2"])
-def test_equal_images_end_in_finite_scores(checkout, tmp_path, mode):
+def test_equal_images_have_finite_scores(checkout, tmp_path, mode):
     for i in range(9):
         write(tmp_path / f"same/{i}.png")
-    answer = checkout.train(*of(tmp_path / "same", k=3), "--model.mode", mode)
-    assert answer.code == 0, answer.err
-    assert np.isfinite(checkout.score(answer.run)["distance"])
+    result = checkout.train(*of(tmp_path / "same", k=3), "--model.mode", mode)
+    assert result.code == 0, result.err
+    assert np.isfinite(checkout.score(result.run)["distance"])
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(5, 4), (5, 2), (2, 128)])
 @pytest.mark.parametrize("mode", ["v1", "v2"])
-def test_batches_need_not_divide_the_images(checkout, n, batch_size, mode):
+def test_batch_size_need_not_divide_the_images(checkout, n, batch_size, mode):
     sizes = ["--dataset.n_images", n, "--training.batch_size", batch_size, "--model.heads", "[]"]
-    answer = checkout.train(*sizes, "--model.n_clusters", 2, "--model.mode", mode)
-    assert answer.code == 0, answer.err
-    assert checkout.score(answer.run)["n"] == n
+    result = checkout.train(*sizes, "--model.n_clusters", 2, "--model.mode", mode)
+    assert result.code == 0, result.err
+    assert checkout.score(result.run)["n"] == n
 
 
 def test_one_cluster_is_enough(checkout):
@@ -131,13 +132,13 @@ def test_one_cluster_is_enough(checkout):
 # ---- the run
 
 
-def test_a_nan_loss_stops_with_the_step_named(checkout):
-    answer = checkout.train("--training.lr", 1e30)
-    assert "became" in one_line(answer) and "lower training.lr" in answer.err
-    assert json.loads((answer.run / "meta.json").read_text())["status"] == "failed"
+def test_nan_loss_stops_with_an_error(checkout):
+    result = checkout.train("--training.lr", 1e30)
+    assert "became" in one_line(result) and "lower training.lr" in result.err
+    assert json.loads((result.run / "meta.json").read_text())["status"] == "failed"
 
 
-def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
+def test_diverged_run_keeps_its_last_good_checkpoint(checkout):
     run = checkout.train(kill_at="4:SIGTERM").run
     change_config(run, "lr: 0.05", "lr: 1.0e+300")
     assert "became" in one_line(checkout.resume(run))
@@ -145,7 +146,7 @@ def test_a_run_that_diverges_keeps_the_last_good_checkpoint(checkout):
     assert checkout.pred(run).code == 0
 
 
-# ---- damaged and foreign run folders
+# ---- checkpoints of other configs
 
 
 def test_another_number_of_clusters_is_refused_with_the_difference(

@@ -1,4 +1,4 @@
-"""The tiny config of this suite, and what its scripts load before they start."""
+"""The tiny config of this suite, and the modules and hooks its scripts start with."""
 
 import os
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.entry_scripts import Checkout
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # what is bit for bit the same is so on the CPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # results are bit-identical on the CPU only
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Twelve iterations in six chunks.
@@ -16,11 +16,11 @@ model: {width: 12, n_clusters: 12}
 training: {n_iterations: 12, max_side: 30, check_interval: 2, min_labels: 1}
 """
 
-# A kill_at of 3:SIGTERM sends that signal to the script after its third look at the losses,
-# save:SIGKILL when it first writes weights.
+# kill_at 3:SIGTERM sends that signal to the script after its third line of metrics, save:SIGKILL
+# when it starts to write weights. With LOG_DECODES each image file that is decoded is logged.
 PRELUDE = """
-import os, signal
-import h5py, jsonargparse, matplotlib, PIL.Image, scipy.sparse.csgraph, skimage.segmentation
+import os, signal, sys
+import h5py, jsonargparse, matplotlib, PIL.ImageFile, scipy.sparse.csgraph, skimage.segmentation
 import sklearn.base, tensorboardX, tensorflow, tifffile, tqdm.contrib.logging, yaml
 
 def kill_at(place, name):
@@ -38,6 +38,15 @@ def kill_at(place, name):
     else:
         import common.run
         common.run.Run.log = wrap(common.run.Run.log, lambda args, n: n == int(place))
+
+def log_decodes(load):
+    def logged(image):
+        if image.tile and "LOG_DECODES" in os.environ:  # what is left to decode
+            print("decoded", image.filename, file=sys.stderr)
+        return load(image)
+    return logged
+
+PIL.ImageFile.ImageFile.load = log_decodes(PIL.ImageFile.ImageFile.load)
 """
 
 

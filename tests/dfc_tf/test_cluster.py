@@ -1,21 +1,21 @@
 import numpy as np
-import tensorflow as tf
 
+from common.tf import tf
 from dfc_tf import cluster
 
 
-def test_labels_are_counted():
+def test_count_labels():
     labels = tf.constant([[[0, 3, 3], [7, 0, 7]]])
-    assert int(cluster.count(labels, 10)) == 3
+    assert int(cluster.count_labels(labels, 10)) == 3
 
 
-def test_the_winner_is_the_highest_channel():
+def test_winning_channel_is_the_highest():
     responses = np.array([[[[0.0, 2.0, 1.0], [5.0, -1.0, 4.0]]]], np.float32)
-    assert cluster.winners(responses).numpy().tolist() == [[[1, 0]]]
+    assert cluster.winning_channels(responses).numpy().tolist() == [[[1, 0]]]
 
 
-def test_a_superpixel_has_the_label_of_most_of_its_pixels():
+def test_superpixel_takes_its_majority_label():
     labels = tf.constant([[[1, 1, 2, 4], [2, 0, 2, 4]]])
     superpixels = tf.constant([[[0, 0, 1, 2], [0, 1, 1, 2]]])  # 1 1 2; 2 0 2; 4 4
-    found = cluster.majorities(labels, superpixels, 5)
-    assert found.numpy().tolist() == [[[1, 1, 2, 4], [1, 2, 2, 4]]]
+    majority = cluster.majority_labels(labels, superpixels, 5)
+    assert majority.numpy().tolist() == [[[1, 1, 2, 4], [1, 2, 2, 4]]]

@@ -1,4 +1,4 @@
-"""The shipped configs: what they name is there, and they say only what differs."""
+"""The shipped configs and the experiments of grid.yml."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def values(name):
     return schema.load(FOLDER / name)
 
 
-def test_the_presets_of_the_paper_and_of_its_demo_are_theirs():
+def test_presets_have_the_values_of_the_paper_and_its_demo():
     paper, demo = (
         load_config(config.Config, config.__file__, f"{name}.yml") for name in ("paper", "demo")
     )
@@ -28,11 +28,11 @@ def test_the_presets_of_the_paper_and_of_its_demo_are_theirs():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_config_names_pictures_that_there_are(name):
+def test_config_names_a_known_dataset(name):
     assert values(name).get("dataset.name", "coffee") in (*data.SAMPLES, "bsds500", "folder")
 
 
-def test_every_experiment_of_the_grid_is_a_config():
+def test_grid_experiments_are_valid_configs():
     experiments = read_yaml(FOLDER.with_name("grid.yml"))
     assert len(experiments) == 16
     configs = {n: grid.experiment(config.Dataset(), c, None) for n, c in experiments.items()}

@@ -15,22 +15,22 @@ def stripes(h=24, w=30, c=3, seed=0):
     return np.clip(image + noise, 0, 1)
 
 
-def test_the_package_offers_it():
+def test_package_exports_dfc():
     assert dfc_tf.DFC is DFC
 
 
-def test_labels_have_the_size_of_the_picture():
+def test_labels_have_the_size_of_the_image():
     for image in (stripes(), stripes()[..., 0], (255 * stripes()).astype(np.uint8), stripes(c=6)):
         labels = DFC(**SMALL).fit_predict(image)
         assert labels.shape == image.shape[:2] and labels.dtype.kind == "i"
 
 
-def test_a_reduced_picture_gets_labels_of_its_own_size():
+def test_reduced_image_gets_labels_of_full_size():
     labels = DFC(**SMALL, max_side=10).fit_predict(stripes(25, 40))
     assert labels.shape == (25, 40)
 
 
-def test_two_halves_are_found():
+def test_n_labels_separates_two_halves():
     model = DFC(2, random_state=0)
     labels = model.fit_predict(stripes())
     assert model.n_labels_ == 2 and len(model.history_) <= 50
@@ -38,22 +38,21 @@ def test_two_halves_are_found():
     assert len(np.unique(left)) == len(np.unique(right)) == 1 and left[0, 0] != right[0, 0]
 
 
-def test_the_same_seed_gives_the_same_labels_and_another_one_others():
+def test_labels_depend_on_random_state():
     labels = [
         DFC(**SMALL, regions="none", random_state=s).fit_predict(stripes()) for s in (0, 0, 1)
     ]
     assert np.array_equal(labels[0], labels[1]) and not np.array_equal(labels[0], labels[2])
 
 
-def test_a_new_picture_gets_the_numbers_of_the_trained_network():
+def test_predict_gives_the_same_channels_to_a_similar_image():
     model = DFC(**SMALL).fit(stripes())
     new = model.predict(stripes(seed=1))
-    # the two halves of the new picture have the channels that they have in the first one
-    again = model.predict(stripes())
-    assert np.mean(new == again) > 0.8
+    trained = model.predict(stripes())
+    assert np.mean(new == trained) > 0.8
 
 
-def test_scribbles_are_kept():
+def test_scribbled_pixels_of_a_class_share_a_label():
     mask = np.full((24, 30), -1)
     mask[10, 2:8], mask[10, 20:28] = 4, 9  # any numbers
     model = DFC(n_iterations=60)
@@ -61,7 +60,7 @@ def test_scribbles_are_kept():
     assert len(np.unique(labels[mask == 4])) == len(np.unique(labels[mask == 9])) == 1
 
 
-def test_it_is_cloned_with_its_parameters():
+def test_clone_keeps_parameters():
     model = DFC(7, mu=3.0, optimizer="adam")
     assert clone(model).get_params() == model.get_params()
 
@@ -73,25 +72,25 @@ def test_it_is_cloned_with_its_parameters():
         ({"n_labels": 0}, stripes(), "n_labels is 0: expected 1 or more"),
         ({"lr": np.nan}, stripes(), "lr is nan: expected a number above 0"),
         ({"lr": -1}, stripes(), "lr is -1: expected a number above 0"),
-        ({"min_area": 1.5}, stripes(), "min_area is 1.5: expected a share"),
+        ({"min_area": 1.5}, stripes(), "min_area is 1.5: expected a fraction"),
         ({}, np.zeros(5), r"X: shape \(5,\)"),
-        ({}, np.full((3, 3), np.nan), "X: it has a NaN"),
+        ({}, np.full((3, 3), np.nan), "X: it contains NaN"),
         ({"lr": 1e30}, stripes(), "NaN or infinite at step"),
     ],
 )
-def test_what_is_wrong_is_a_value_error(options, image, reason):
+def test_invalid_values_raise_value_error(options, image, reason):
     with pytest.raises(ValueError, match=reason):
         DFC(**SMALL | options).fit(image)
 
 
-def test_scribbles_that_do_not_fit_are_refused():
+def test_invalid_scribbles_raise_value_error():
     with pytest.raises(ValueError, match=r"scribbles are \(2, 2\)"):
         DFC(**SMALL).fit(stripes(), scribbles=np.zeros((2, 2), int))
     with pytest.raises(ValueError, match="mark nothing"):
         DFC(**SMALL).fit(stripes(), scribbles=np.full((24, 30), -1))
 
 
-def test_a_picture_with_other_channels_is_refused():
+def test_predict_refuses_other_channels():
     model = DFC(**SMALL).fit(stripes())
     with pytest.raises(ValueError, match="X has 5 channels: expected 3"):
         model.predict(stripes(c=5))

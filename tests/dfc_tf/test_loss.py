@@ -1,9 +1,9 @@
-"""The two terms against slow loops, and the compiled gradient against differences."""
+"""The two loss terms against slow loops, the compiled gradient against finite differences."""
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from common.tf import tf
 from dfc_tf import loss
 
 
@@ -33,7 +33,7 @@ def slow_continuity(responses):
     return np.mean(vertical or [0]) + np.mean(horizontal or [0])
 
 
-def test_similarity_is_the_weighted_cross_entropy(responses):
+def test_similarity_is_weighted_cross_entropy(responses):
     random = np.random.default_rng(1)
     targets = random.integers(0, 5, (2, 3, 4)).astype(np.int32)
     weights = random.random((2, 3, 4)).astype(np.float32)
@@ -41,11 +41,11 @@ def test_similarity_is_the_weighted_cross_entropy(responses):
     assert float(loss.similarity(responses, targets, weights)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_similarity_to_the_own_winner_is_what_the_winner_lacks_to_certainty():
+def test_similarity_to_the_winning_channel():
     # one pixel, two channels 0 and log 3: the winner has probability 3/4
     responses = np.array([[[[0.0, np.log(3)]]]], np.float32)
-    found = loss.similarity(responses, np.array([[[1]]], np.int32), np.ones((1, 1, 1), np.float32))
-    assert float(found) == pytest.approx(-np.log(0.75))
+    value = loss.similarity(responses, np.array([[[1]]], np.int32), np.ones((1, 1, 1), np.float32))
+    assert float(value) == pytest.approx(-np.log(0.75))
 
 
 def test_similarity_of_large_responses_is_finite():
@@ -59,12 +59,12 @@ def test_continuity_is_the_sum_of_two_means(responses):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 4, 2), (1, 3, 1, 2), (1, 1, 1, 2)])
-def test_continuity_of_a_line_of_pixels_is_finite(shape):
+def test_continuity_of_a_line_is_finite(shape):
     responses = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     assert float(loss.continuity(responses)) == pytest.approx(slow_continuity(responses), rel=1e-5)
 
 
-def test_the_compiled_gradient_is_that_of_the_two_terms(responses):
+def test_compiled_gradient_matches_finite_differences(responses):
     random = np.random.default_rng(2)
     targets = random.integers(0, 5, (2, 3, 4)).astype(np.int32)
     weights = random.random((2, 3, 4)).astype(np.float32)

@@ -50,9 +50,8 @@ def test_soup_is_an_alias_of_random():
 
 
 def test_constant_prototypes_have_the_configured_value():
-    first = cluster.initial_prototypes(
-        random_images(5), model_config("constant", init_value=0.25), seed=0
-    )
+    cfg = model_config("constant", init_value=0.25)
+    first = cluster.initial_prototypes(random_images(5), cfg, seed=0)
     assert (first == 0.25).all()
 
 
@@ -97,9 +96,9 @@ def test_cluster_usage_sums_wins_distances_and_removal_costs():
 
 
 def test_find_redundant_single_prototype_is_none():
-    used = cluster.cluster_usage(torch.rand(5, 1))
-    assert used[0].item() == 5
-    assert cluster.find_redundant(used, torch.zeros(1), redundancy=1.0) is None
+    usage = cluster.cluster_usage(torch.rand(5, 1))
+    assert usage[0].item() == 5
+    assert cluster.find_redundant(usage, torch.zeros(1), redundancy=1.0) is None
 
 
 @pytest.mark.parametrize(
@@ -113,8 +112,8 @@ def test_find_redundant_single_prototype_is_none():
     ],
 )
 def test_find_redundant_pairs_cheapest_with_worst_cluster(redundancy, cooldown, expected):
-    used = torch.tensor([[9.0, 9.0, 9.0], [3.0, 2.0, 10.0], [4.0, 1.0, 8.0]])
-    assert cluster.find_redundant(used, torch.tensor(cooldown), redundancy) == expected
+    usage = torch.tensor([[9.0, 9.0, 9.0], [3.0, 2.0, 10.0], [4.0, 1.0, 8.0]])
+    assert cluster.find_redundant(usage, torch.tensor(cooldown), redundancy) == expected
 
 
 def train_briefly(name="dtikmeans"):

@@ -60,9 +60,7 @@ def test_colorize_is_deterministic_with_maximum_255():
     assert colored.shape == (20, 5, 6, 3) and colored.dtype == np.uint8
     assert (colored.max((1, 2, 3)) == 255).all()
     assert np.array_equal(data.colorize(gray), colored)
-    assert np.array_equal(
-        data.colorize(gray[:7]), colored[:7]
-    )  # by index, for any number of images
+    assert np.array_equal(data.colorize(gray[:7]), colored[:7])  # depends on the index only
 
 
 def test_colorize_gives_one_foreground_and_one_background_color():

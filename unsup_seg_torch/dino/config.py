@@ -1,10 +1,9 @@
 """Options of DINO; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,8 @@ class Dataset:
     """Fraction of unreadable files up to which they are skipped; above it the run is refused."""
 
     def __post_init__(self) -> None:
-        for name in ("size", "n_images"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
+        checks.at_least(self, 1, "size", "n_images")
+        checks.fraction(self, "max_bad")
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,11 @@ class Model:
     """A .safetensors or .pth file of encoder weights to start from. null: none."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "width", "depth", "hidden", "bottleneck", "n_heads"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"model.{name}", value, "1 or more")
-        require(self.n_outputs >= 2, "model.n_outputs", self.n_outputs, "2 or more")
+        checks.at_least(self, 1, "patch_size", "width", "depth", "hidden", "bottleneck", "n_heads")
+        checks.at_least(self, 2, "n_outputs")
+        checks.below_one(self, "drop_path")
         is_named = bool(self.backbone or self.pretrained)
         require(not (self.stem and is_named), "model.stem", True, "false for a backbone of timm")
-        rate = self.drop_path
-        require(0 <= rate < 1, "model.drop_path", rate, "0 or more, below 1")
 
 
 @dataclass(frozen=True)
@@ -137,22 +131,13 @@ class Training:
     """Port of a visdom server on this machine that shows the curves live. null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        for name in ("batch_size", "large", "small"):
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
-        for name in ("n_epochs", "n_small", "final_lr", "weight_decay", "final_weight_decay",
-                     "koleo", "freeze_last", "color", "blur"):  # fmt: skip
-            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
-        for name in ("momentum", "center_momentum", "warmup", "teacher_warmup"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("temperature", "teacher_temperature", "final_teacher_temperature"):
-            require(getattr(self, name) > 0, f"training.{name}", getattr(self, name), "more than 0")
-        for name in ("large_scale", "small_scale"):
-            low, high = getattr(self, name)
-            require(0 < low <= high <= 1, f"training.{name}", [low, high], "0 < low <= high <= 1")
-        clip = self.clip
-        require(clip is None or clip > 0, "training.clip", clip, "more than 0, or null")
+        checks.positive(self, "lr", "clip", "temperature")
+        checks.positive(self, "teacher_temperature", "final_teacher_temperature")
+        checks.at_least(self, 1, "batch_size", "large", "small")
+        checks.at_least(self, 0, "n_epochs", "n_small", "final_lr", "koleo", "freeze_last")
+        checks.at_least(self, 0, "weight_decay", "final_weight_decay", "color", "blur")
+        checks.below_one(self, "momentum", "center_momentum", "warmup", "teacher_warmup")
+        checks.rising(self, 1, "large_scale", "small_scale")
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """Options of Segmenter; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 
 @dataclass(frozen=True)
@@ -29,12 +28,10 @@ class Dataset:
     """Fraction of unreadable files up to which they are skipped; above it the run is refused."""
 
     def __post_init__(self) -> None:
-        for name in ("short_side", "n_images"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
+        checks.at_least(self, 1, "short_side", "n_images")
         sides = list(self.crop)
         require(len(sides) == 2 and min(sides) >= 1, "dataset.crop", sides, "[height, width]")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
+        checks.fraction(self, "max_bad")
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,13 @@ class Model:
     """Mean-field iterations of the dense CRF on the probabilities. 0: no CRF, as in the paper."""
 
     def __post_init__(self) -> None:
-        for name in ("patch_size", "width", "depth", "decoder_depth", "cells", "n_heads", "stride"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"model.{name}", value, "1 or more")
-        for name in ("drop_path", "dropout"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"model.{name}", value, "0 or more, below 1")
+        checks.at_least(self, 1, "patch_size", "width", "depth", "decoder_depth", "cells")
+        checks.at_least(self, 1, "n_heads", "stride")
+        checks.at_least(self, 0, "crf_iterations")
+        checks.below_one(self, "drop_path", "dropout")
         scales = list(self.scales)
         require(bool(scales) and min(scales) > 0, "model.scales", scales, "numbers above 0")
         require(max(scales) <= 8, "model.scales", scales, "8 or less")
-        iterations = self.crf_iterations
-        require(iterations >= 0, "model.crf_iterations", iterations, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -128,16 +121,11 @@ class Training:
     """Port of a visdom server on this machine that shows the curves live. null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        for name in ("batch_size", "n_epochs"):
-            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "1 or more")
-        for name in ("momentum", "warmup", "average"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"training.{name}", value, "0 or more, below 1")
-        for name in ("weight_decay", "color", "balance"):
-            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 or more")
-        low, high = self.scale
-        require(0 < low <= high <= 8, "training.scale", [low, high], "0 < low <= high <= 8")
+        checks.positive(self, "lr")
+        checks.at_least(self, 1, "batch_size", "n_epochs")
+        checks.below_one(self, "momentum", "warmup", "average")
+        checks.at_least(self, 0, "weight_decay", "color", "balance")
+        checks.rising(self, 8, "scale")
         fraction = self.single_class
         require(0 < fraction <= 1, "training.single_class", fraction, "more than 0, up to 1")
 

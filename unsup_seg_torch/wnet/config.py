@@ -1,10 +1,9 @@
 """Options of W-Net; the shipped experiments are in configs/."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from common import require
+from common import checks, require
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,8 @@ class Dataset:
     """Fraction of unreadable files up to which they are skipped; above it the run is refused."""
 
     def __post_init__(self) -> None:
-        for name in ("max_side", "full_side", "crop", "n_images"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"dataset.{name}", value, "1 or more")
-        require(0 <= self.max_bad <= 1, "dataset.max_bad", self.max_bad, "a fraction, 0 to 1")
+        checks.at_least(self, 1, "max_side", "full_side", "crop", "n_images")
+        checks.fraction(self, "max_bad")
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,13 @@ class Model:
     """Height at which the hierarchy is cut for the final regions; higher: fewer regions."""
 
     def __post_init__(self) -> None:
-        for name in ("n_clusters", "width", "depth"):
-            require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "1 or more")
+        checks.at_least(self, 1, "n_clusters", "width", "depth")
         require(self.n_clusters < 2**15, "model.n_clusters", self.n_clusters, "below 32768")
         require(self.depth <= 8, "model.depth", self.depth, "8 or less")
-        require(0 <= self.dropout < 1, "model.dropout", self.dropout, "0 or more, below 1")
-        for name in ("radius", "sigma_intensity", "sigma_position"):
-            require(getattr(self, name) > 0, f"model.{name}", getattr(self, name), "more than 0")
+        checks.below_one(self, "dropout")
+        checks.positive(self, "radius", "sigma_intensity", "sigma_position")
         require(self.radius <= 64, "model.radius", self.radius, "64 or less")
-        for name in ("height", "crf_iterations"):
-            require(getattr(self, name) >= 0, f"model.{name}", getattr(self, name), "0 or more")
+        checks.at_least(self, 0, "height", "crf_iterations")
 
 
 @dataclass(frozen=True)
@@ -111,13 +105,10 @@ class Training:
     """Port of a visdom server on this machine that shows the curves live. null: none."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0 and math.isfinite(self.lr), "training.lr", self.lr, "a number above 0")
-        require(0 <= self.momentum < 1, "training.momentum", self.momentum, "0 or more, below 1")
-        for name in ("batch_size", "n_epochs", "crops", "drop_every"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"training.{name}", value, "1 or more")
-        weight = self.reconstruction
-        require(weight >= 0, "training.reconstruction", weight, "0 or more")
+        checks.positive(self, "lr")
+        checks.below_one(self, "momentum")
+        checks.at_least(self, 1, "batch_size", "n_epochs", "crops", "drop_every")
+        checks.at_least(self, 0, "reconstruction")
 
 
 @dataclass(frozen=True)

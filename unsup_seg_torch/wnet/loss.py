@@ -157,14 +157,12 @@ class _Grid:
 
 
 def _check(probabilities: Tensor, images: Tensor) -> None:
-    found = f"probabilities {tuple(probabilities.shape)}, images {tuple(images.shape)}"
+    shapes = f"probabilities {tuple(probabilities.shape)}, images {tuple(images.shape)}"
     if probabilities.ndim != 4 or images.ndim != 4:
-        raise ValueError(f"{found}: expected (b, k, h, w) and (b, c, h, w)")
+        raise ValueError(f"{shapes}: expected (b, k, h, w) and (b, c, h, w)")
     if (len(probabilities), *probabilities.shape[2:]) != (len(images), *images.shape[2:]):
-        raise ValueError(f"{found}: expected the same number of images of the same size")
-    if (
-        probabilities.device.type == "cpu" and probabilities.numel()
-    ):  # on a GPU this would wait for the device
+        raise ValueError(f"{shapes}: expected the same number of images of the same size")
+    if probabilities.device.type == "cpu" and probabilities.numel():  # a GPU would have to wait
         total = float(probabilities[0, :, 0, 0].detach().sum())
         if abs(total - 1) > 0.02:  # NaN passes: it shows in the loss
             raise ValueError(

@@ -41,6 +41,7 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     else:
         source = Path(args.input)
         if video.is_video(source):
+            next(video.frames(source, 1))  # raises UserError before anything is written
             with predictions.writing(out):
                 source = video.unpack(source, out / "frames", args.frames or MAX_FRAMES)
         photos = data.Photographs(

@@ -1,0 +1,1 @@
+"""Clustering of features: whitening, k-means, power iteration, Ward merging, the final clusters."""

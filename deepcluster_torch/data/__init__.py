@@ -1,0 +1,1 @@
+"""From datasets to batches: loading, a cache of decoded folders, sampling and augmentation."""
