@@ -55,7 +55,7 @@ def get(name: str, root: Path, needed: Collection[str] | None = None) -> None:
     if needed is not None:
         files = [file for file in files if any(_contains(file["path"], path) for path in needed)]
     if not files:
-        raise UserError(f"{SOURCES.name} has no source of {', '.join(needed)}")
+        raise UserError(f"{SOURCES.name} has no source of {', '.join(needed or [name])}")
     with _lock(root):
         for file in files:
             if not (root / file["path"]).exists():

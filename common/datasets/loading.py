@@ -116,7 +116,7 @@ def find(
     if missing(splits):
         try:
             download.get(name, root, missing(splits))
-            reason = "the download is incomplete, move it away to download it again"
+            reason = "move the incomplete files away to download them again"
         except UserError as error:
             reason = str(error)
         if absent := missing(splits):

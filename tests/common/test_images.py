@@ -187,6 +187,8 @@ def test_to_channels_converts_like_pillow():
     assert np.array_equal(images.to_channels(gray, 3)[0], np.stack([GRAY] * 3, axis=-1))
     converted = images.to_channels(rgb, 1)
     assert converted.dtype == np.uint8 and converted.shape == (1, 2, 3, 1)
+    # 0.299 * 100 + 0.587 * 50 + 0.114 * 10 = 60.39
+    assert images.to_channels(np.array([[[[100, 50, 10]]]], np.uint8), 1).tolist() == [[[[60]]]]
     pillow = np.asarray(Image.fromarray(COLOR).convert("L"))
     assert np.abs(converted[0, ..., 0].astype(int) - pillow).max() <= 1
 
