@@ -5,7 +5,7 @@ EXTRA ?= cpu
 JOBS ?= 2
 TORCH := $(patsubst %_torch/train.py,%,$(wildcard *_torch/train.py))
 TF := $(patsubst %_tf/train.py,%,$(wildcard *_tf/train.py))
-SUITES := $(wildcard tests/*_torch tests/*_tf)
+SUITES := $(wildcard tests/*_tf tests/*_torch tests/common) # the slowest first
 # The config key that K sets, where it is not model.n_clusters.
 K_KEY_dti := model.n_prototypes
 K_KEY_dfc := model.n_labels
@@ -80,7 +80,7 @@ $(TORCH) $(TF):
 test-fast: export PYTEST_ADDOPTS += -m "not slow"
 test test-fast: setup
 	@logs=$$(mktemp -d); trap 'rm -r "$$logs"' EXIT; failed=0; \
-	printf '%s\0' $(SUITES) "tests/common $(wildcard tests/test_*.py)" | \
+	printf '%s\0' $(SUITES) "$(wildcard tests/test_*.py)" | \
 	xargs -0 -P $(JOBS) -I SUITE bash -c 'log="$$1/$$(basename $${2%% *})"; \
 	    .venv/bin/python -m pytest $$2 >"$$log" 2>&1; code=$$?; \
 	    echo "== $$2"; cat "$$log"; exit $$((code > 0))' suite "$$logs" SUITE || failed=1; \

@@ -35,7 +35,7 @@ def main() -> None:
         size = f"{sum(sizes) / 1e6:.0f} MB" if sizes and all(sizes) else ""
         if "manual" in source:
             size = "by hand"
-        sys.stdout.write(f"{name:14} {size:>8}  {source['about']}; {source['licence']}\n")
+        sys.stdout.write(f"{name:14} {size:>8}  {source['about']}; {source['license']}\n")
 
 
 if __name__ == "__main__":

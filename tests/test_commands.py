@@ -191,10 +191,12 @@ def test_make_explains_a_missing_interpreter(toy):
     [("test", False, "1 failed, 1 passed"), ("test-fast", True, "1 passed, 1 deselected")],
 )
 def test_make_runs_the_suites(toy, target, is_ok, total):
-    tests = "import pytest\ndef test_a(): pass\n@pytest.mark.slow\ndef test_b(): assert 0"
-    for suite, content in (("toy_torch", tests), ("common", "def test_c(): pass")):
-        (toy.parent / "tests" / suite).mkdir(parents=True)
-        (toy.parent / "tests" / suite / "test_it.py").write_text(content)
+    tests = toy.parent / "tests"
+    (tests / "toy_torch").mkdir(parents=True)
+    (tests / "toy_torch/test_toy.py").write_text(
+        "import pytest\ndef test_a(): pass\n@pytest.mark.slow\ndef test_b(): assert 0"
+    )
+    (tests / "test_top.py").write_text("def test_c(): pass")
     (toy.parent / ".venv/installed-cpu,dev").touch()
     completed = run("make", target, cwd=toy.parent)
     assert (completed.returncode == 0) == is_ok, completed.stderr

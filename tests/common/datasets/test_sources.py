@@ -117,7 +117,7 @@ def test_shipped_sources_are_complete():
         "ade20k",
     }
     for name, source in listed.items():
-        assert {"about", "licence"} < set(source), name
+        assert {"about", "license"} < set(source), name
         assert ("manual" in source) != ("files" in source), name
         for file in source.get("files", []):
             assert {"path", "urls", "checksum", "size"} <= set(file), name
