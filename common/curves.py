@@ -1,4 +1,4 @@
-"""The curves of a run as an image, for those who want a file beside the report."""
+"""Plots the logged metrics of a run as an image file."""
 
 import json
 from collections.abc import Sequence
@@ -8,7 +8,10 @@ from common.run import Run
 
 
 def write_curves(run: Run, names: Sequence[str], log_scale: Sequence[str] = ()) -> Path:
-    """RUN/images/losses.png: logged metrics by step, one plot each; log_scale: of these names."""
+    """Writes RUN/images/losses.png: one plot per metric over the steps.
+
+    names: of metrics.jsonl; log_scale: those with a logarithmic axis.
+    """
     from matplotlib.figure import Figure
 
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
