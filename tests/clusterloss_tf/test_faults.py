@@ -205,7 +205,7 @@ def test_nan_embeddings_are_refused(checkout, finished_run, tmp_path):
         arrays = dict(file)
     arrays["embeddings"][3, 1] = np.nan
     np.savez(run / "predictions.npz", **arrays)
-    assert "embeddings have a NaN or an infinity" in one_line(checkout.evaluate(run))
+    assert "embeddings contain NaN or infinity" in one_line(checkout.evaluate(run))
 
 
 def test_pickle_in_features_is_refused_and_not_executed(checkout, finished_run, tmp_path):

@@ -6,13 +6,13 @@ import numpy as np
 from PIL import Image
 
 from common import images
-from common.bsds import components
+from common.bsds import components, superpixels
 from common.bsds.hierarchy import Hierarchy, merge
 from unsup_seg_torch.wnet import config
 
 SIDE = 240  # longer side in pixels at which regions are found; the constants below depend on it
 # Chosen on images of BSDS500 train, for the covering at one height and at the best of each image.
-SMOOTHING, SCALE, MIN_PIXELS = 0.03, 150.0, 20  # of Felzenszwalb's regions, on smoothed colors
+SCALE = 150.0  # of Felzenszwalb's regions, on smoothed colors
 PROBABILITIES_WEIGHT, CONTRAST_WEIGHT, SIZE_POWER = 0.2, 1.5, 0.3
 MIN_CONTRAST = 1e-6  # of an image without any
 # Heights at which a hierarchy is cut for the benchmark.
@@ -41,11 +41,11 @@ def hierarchy(probabilities: np.ndarray, image: np.ndarray, model_cfg: config.Mo
     """
     size, image = image.shape[:2], images.shrink(image, SIDE)
     probabilities = enlarge(probabilities, image.shape[:2])
-    colors = smooth(image)
+    colors = superpixels.smooth(image)
     if model_cfg.regions == "labels":
         finest = components(probabilities.argmax(0), 4)
     else:
-        finest = components(superpixels(colors), 4)
+        finest = components(superpixels.felzenszwalb(colors, SCALE, sigma=0.3), 4)
     features = np.concatenate(
         [colors, PROBABILITIES_WEIGHT * probabilities.transpose(1, 2, 0)], axis=2
     )
@@ -54,24 +54,6 @@ def hierarchy(probabilities: np.ndarray, image: np.ndarray, model_cfg: config.Mo
     contrast = max(float(np.sqrt((edges**2).mean())), MIN_CONTRAST)
     labels = images.resize_labels(merged.labels, size)
     return Hierarchy(labels, merged.pairs, merged.heights / contrast)
-
-
-def smooth(image: np.ndarray) -> np.ndarray:
-    """Colors without texture: uint8 (h, w, 3) -> Lab / 100, total variation denoised.
-
-    Rudin, Osher and Fatemi 1992.
-    """
-    from skimage.color import rgb2lab
-    from skimage.restoration import denoise_tv_chambolle
-
-    return denoise_tv_chambolle(rgb2lab(image) / 100, SMOOTHING, channel_axis=-1)
-
-
-def superpixels(colors: np.ndarray) -> np.ndarray:
-    """Graph-based segments of (h, w, 3), of MIN_PIXELS or more: (h, w) int64."""
-    from skimage.segmentation import felzenszwalb
-
-    return felzenszwalb(colors, SCALE, sigma=0.3, min_size=MIN_PIXELS).astype(np.int64)
 
 
 def color_steps(colors: np.ndarray) -> np.ndarray:
@@ -87,7 +69,5 @@ def color_steps(colors: np.ndarray) -> np.ndarray:
 
 def baseline(image: np.ndarray, scales: Sequence[float] = BASELINE_SCALES) -> np.ndarray:
     """Felzenszwalb's segments alone, one map per scale: uint8 (h, w, 3) -> (scales, h, w)."""
-    from skimage.segmentation import felzenszwalb
-
-    maps = [felzenszwalb(image, scale, sigma=0.5, min_size=100) for scale in scales]
+    maps = [superpixels.felzenszwalb(image, scale, min_pixels=100) for scale in scales]
     return np.stack(maps).astype(np.uint16)
