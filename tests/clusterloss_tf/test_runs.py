@@ -86,7 +86,7 @@ def test_report_embeds_figures(finished_run):
     for name in ("retrieval.png", "tsne.png", "tsne_mosaic.png"):
         content = base64.b64encode((run / "images" / name).read_bytes()).decode()
         assert content in page, name
-    assert "Recall at 1" in page or "Recall_at_1" in page
+    assert "Recall@1" in page
 
 
 def test_retrieval_grid_frames_hits_and_misses():
