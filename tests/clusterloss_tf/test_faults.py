@@ -49,7 +49,7 @@ class TestConfigs(Configs):
             ("training: {lr: .nan}", "training.lr: expected a finite number"),
             ("training: {lr: .inf}", "training.lr: expected a finite number"),
             ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
-            ("training: {warmup: 1}", "training.warmup is 1.0: expected a fraction below 1"),
+            ("training: {warmup: 1}", "training.warmup is 1.0: expected 0 or more, below 1"),
             ("training: {milestones: [2]}", "training.milestones is (2.0,): expected fractions"),
             ("training: {batch_size: 1}", "training.batch_size is 1: expected 2 or more"),
             ("training: {images_per_class: 1}", "training.images_per_class is 1: expected 2 or"),
