@@ -11,8 +11,9 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, datasets
+from common import UserError, datasets, images
 from common.config import make_config
+from common.estimators import check_images
 from common.pytorch.device import select_device
 from deepcluster_torch import config, train
 from deepcluster_torch.cluster import final
@@ -117,7 +118,7 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
     ) -> datasets.Images:
         """The images of X; those of a folder in `shape` (h, w, c) if given. Raises ValueError."""
         if not isinstance(X, str | os.PathLike):
-            pixels = _pixels(X)
+            pixels = np.ascontiguousarray(images.to_uint8(check_images(X, (1, 3))))
             return datasets.Images(pixels, None, list(map(str, range(len(pixels)))), None, [], "")
         try:
             if shape is not None:
@@ -152,17 +153,3 @@ def _train(cfg: config.Config, images: np.ndarray) -> tuple[State, torch.Tensor]
                 pass
     state.net.eval()
     return state, features.extract(state.net, images, cfg)
-
-
-def _pixels(X: ArrayLike) -> np.ndarray:
-    """X as uint8 (n, h, w, c); raises ValueError if it is not an array of images."""
-    X = np.asarray(X)
-    if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
-        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")
-    if X.dtype.kind == "f":
-        if not (X.min() >= 0 and X.max() <= 1):  # NaN is neither
-            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
-        X = np.rint(X * 255).astype(np.uint8)
-    elif X.dtype != np.uint8:
-        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
-    return np.ascontiguousarray(X.reshape(*X.shape[:3], -1))

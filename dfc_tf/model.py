@@ -155,18 +155,6 @@ def compute_dtype(precision: str) -> tf.DType:
     return tf.bfloat16 if precision == "bfloat16" else tf.float32
 
 
-def save(path: Path, variables: dict[str, tf.Variable]) -> None:
-    """Writes variables by name; raises UserError, and writes nothing, if one is NaN or infinite."""
-    hdf5.save(path, {name: variable.numpy() for name, variable in variables.items()})
-
-
-def load(path: Path, variables: dict[str, tf.Variable]) -> None:
-    """Assigns what `save` wrote; raises UserError with the first difference in names or shapes."""
-    saved = hdf5.load(path, variables)
-    for name, variable in variables.items():
-        variable.assign(saved[name].astype(variable.dtype.as_numpy_dtype))
-
-
 def by_name(variables: list[tf.Variable]) -> dict[str, tf.Variable]:
     return {variable.name.partition(":")[0]: variable for variable in variables}
 

@@ -70,12 +70,13 @@ def saved_labels(run: Run) -> Segmenter:
 
 def predict_labels(cfg: config.Config, run: Run) -> Segmenter:
     """Applies the trained network; raises UserError without a checkpoint."""
-    from dfc_tf import model, train  # TensorFlow is imported for new images only
+    from common.tf import checkpoint  # TensorFlow is imported for new images only
+    from dfc_tf import model, train
 
     path = run.require_checkpoint().path / "model.weights.h5"
     net = model.build(cfg.model, model.n_channels(path), cfg.training.seed)
     net.compute_dtype = model.compute_dtype(cfg.training.precision)
-    model.load(path, model.by_name(net.variables))
+    checkpoint.load(path, model.by_name(net.variables))
 
     def segment(sample: data.Sample) -> np.ndarray:
         n = sample.image.shape[2]

@@ -14,7 +14,7 @@ import numpy as np
 from common import UserError, cli, malloc_tuning
 from common.bsds.superpixels import felzenszwalb
 from common.run import Run
-from common.tf import tf
+from common.tf import checkpoint, tf
 from common.tf.device import device_name
 from dfc_tf import cluster, config, data, figures, loss, model
 
@@ -290,8 +290,8 @@ def save(run: Run, state: State) -> None:
     run.checkpoint(
         state.total,
         {
-            "model.weights.h5": lambda path: model.save(path, weights),
-            "state.h5": lambda path: model.save(path, moments),
+            "model.weights.h5": lambda path: checkpoint.save(path, weights),
+            "state.h5": lambda path: checkpoint.save(path, moments),
         },
         batch=state.batch,
         iteration=state.step,
@@ -301,16 +301,16 @@ def save(run: Run, state: State) -> None:
 
 def resume(run: Run, state: State) -> None:
     """Restores the latest checkpoint of the run, if there is one."""
-    checkpoint = run.latest_checkpoint()
-    if checkpoint is None:
+    latest = run.latest_checkpoint()
+    if latest is None:
         run.rewind()
         return
-    model.load(checkpoint.path / "model.weights.h5", model.by_name(state.net.variables))
+    checkpoint.load(latest.path / "model.weights.h5", model.by_name(state.net.variables))
     moments = model.by_name([*state.moments, state.n_updates])
-    model.load(checkpoint.path / "state.h5", moments)
-    state.total = checkpoint.step
+    checkpoint.load(latest.path / "state.h5", moments)
+    state.total = latest.step
     state.batch, state.step, state.is_done = map(
-        checkpoint.progress.get, ("batch", "iteration", "is_done")
+        latest.progress.get, ("batch", "iteration", "is_done")
     )
     run.rewind(state.total)
 

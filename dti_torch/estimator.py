@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import get_args
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from common import UserError
+from common.estimators import check_choice, check_images
 from common.pytorch.device import select_device
 from dti_torch import config, data, train
 from dti_torch.model import DTI
@@ -87,12 +87,10 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         k, batch_size = self._count("n_clusters"), self._count("batch_size")
         if k > n:
             raise ValueError(f"n_clusters is {k}, but X has only {n} images")
-        choices = [(t, "transformations", config.Transformation) for t in self.transformations]
-        choices += [(self.encoder, "encoder", config.Encoder), (self.init, "init", config.Init)]
-        for value, name, known in choices:
-            if value not in get_args(known):
-                expected = ", ".join(get_args(known))
-                raise ValueError(f"{name} {value!r} is unknown: expected one of {expected}")
+        for transformation in self.transformations:
+            check_choice("transformations", transformation, config.Transformation)
+        check_choice("encoder", self.encoder, config.Encoder)
+        check_choice("init", self.init, config.Init)
         n_steps = len(list(data.batch_bounds(n, batch_size)))  # per epoch
         min_epochs = max(MIN_EPOCHS, -(-MIN_STEPS // n_steps))
         n_starts = max(0, len(self.transformations) - 1)
@@ -162,19 +160,9 @@ class DTIGMM(_DTI):
 
 def _images(X: ArrayLike) -> Tensor:
     """Tensor (n, c, h, w), uint8 or float32, on the device; raises ValueError."""
-    X = np.asarray(X)
-    if X.ndim not in (3, 4) or 0 in X.shape or X.shape[3:] not in ((), (1,), (3,)):
-        raise ValueError(f"X is {X.shape}: expected (n, h, w) or (n, h, w, c) with 1 or 3 channels")
-    if X.dtype.kind == "f":
-        X = X.astype(np.float32)
-        if not (X.min() >= 0 and X.max() <= 1):  # False for NaN
-            raise ValueError(f"X has values of {X.min():.4g} to {X.max():.4g}: expected 0 to 1")
-    elif X.dtype != np.uint8:
-        raise ValueError(f"X is {X.dtype}: expected uint8, or floats from 0 to 1")
-    X = np.require(
-        X.reshape(*X.shape[:3], -1), requirements=["C", "W"]
-    )  # avoids a warning of PyTorch
-    return data.to_device(X, select_device())
+    # PyTorch warns about arrays that cannot be written to
+    pixels = np.require(check_images(X, (1, 3)), requirements=["C", "W"])
+    return data.to_device(pixels, select_device())
 
 
 def _train(cfg: config.Config, images: Tensor) -> tuple[train.State, np.ndarray]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from common import UserError
-from common.tf import tf
+from common.tf import checkpoint, tf
 from dfc_tf import config, model
 
 
@@ -111,24 +111,24 @@ def test_weights_depend_on_the_seed():
 
 def test_weights_round_trip(tmp_path):
     net, other = build(), model.build(config.Model(), 3, seed=5)
-    model.save(tmp_path / "w.h5", model.by_name(net.variables))
-    model.load(tmp_path / "w.h5", model.by_name(other.variables))
+    checkpoint.save(tmp_path / "w.h5", model.by_name(net.variables))
+    checkpoint.load(tmp_path / "w.h5", model.by_name(other.variables))
     for a, b in zip(net.variables, other.variables, strict=True):
         assert np.array_equal(a, b)
     assert model.n_channels(tmp_path / "w.h5") == 3
 
 
 def test_weights_of_another_network_are_refused(tmp_path):
-    model.save(tmp_path / "w.h5", model.by_name(build(width=8).variables))
+    checkpoint.save(tmp_path / "w.h5", model.by_name(build(width=8).variables))
     with pytest.raises(UserError, match=r"bias_0 is \(8,\), the config expects \(9,\)"):
-        model.load(tmp_path / "w.h5", model.by_name(build(width=9).variables))
+        checkpoint.load(tmp_path / "w.h5", model.by_name(build(width=9).variables))
 
 
 def test_nan_is_not_saved(tmp_path):
     net = build(width=8)
     net.kernels[0].assign(net.kernels[0] * np.nan)
     with pytest.raises(UserError, match="kernel_0 became NaN"):
-        model.save(tmp_path / "w.h5", model.by_name(net.variables))
+        checkpoint.save(tmp_path / "w.h5", model.by_name(net.variables))
     assert not list(tmp_path.iterdir())
 
 
