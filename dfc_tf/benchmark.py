@@ -70,7 +70,12 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", help=about, **keywords)
 
     n_processes = os.cpu_count()
-    add("benchmark", "dataset with human segmentations", choices=["bsds500"], required=True)
+    add(
+        "benchmark",
+        "dataset with human segmentations (required)",
+        choices=["bsds500"],
+        required=True,
+    )
     add("split", "train, val or test (default: val)", default="val")
     add("config", "name of a file in configs/, or a path (default: fast.yml)", default="fast.yml")
     add("root", "folder of the datasets (default: the variable DATA_ROOT, else data/)")

@@ -37,12 +37,12 @@ class TestConfigs(Configs):
                 "model.n_groups is 11: expected no more than model.n_clusters",
             ),
             ("model: {heads: [8, 1]}", "model.heads is (8, 1): expected 2 or more each"),
-            ("model: {temperature: 0}", "model.temperature is 0.0: expected more than 0"),
+            ("model: {temperature: 0}", "model.temperature is 0.0: expected a number above 0"),
             ("model: {center_crop: 1.5}", "model.center_crop is 1.5: expected a fraction"),
             ("model: {stem_stride: 3}", "model.stem_stride is 3: expected 1, 2 or 4"),
             ("model: {pretrained: true, weights: w.pth}", "expected false with model.weights"),
             ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
-            ("dataset: {held_out: 1.0}", "dataset.held_out is 1.0: expected a fraction below 1"),
+            ("dataset: {held_out: 1.0}", "dataset.held_out is 1.0: expected 0 or more, below 1"),
             ("training: {lr: .nan}", "training.lr: expected a finite number"),
             ("training: {lr: -1e-3}", "training.lr is -0.001: expected a number above 0"),
             ("training: {head_lr: 0}", "training.head_lr is 0.0: expected a number above 0"),
@@ -52,7 +52,7 @@ class TestConfigs(Configs):
                 "training: {crop_scale: [0.9, 0.2]}",
                 "training.crop_scale is (0.9, 0.2): expected two",
             ),
-            ("training: {reassign: 0}", "training.reassign is 0.0: expected more than 0"),
+            ("training: {reassign: 0}", "training.reassign is 0.0: expected a number above 0"),
         ]
     )
     def wrong(self, request):

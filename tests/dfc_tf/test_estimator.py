@@ -72,7 +72,7 @@ def test_clone_keeps_parameters():
         ({"n_labels": 0}, stripes(), "n_labels is 0: expected 1 or more"),
         ({"lr": np.nan}, stripes(), "lr is nan: expected a number above 0"),
         ({"lr": -1}, stripes(), "lr is -1: expected a number above 0"),
-        ({"min_area": 1.5}, stripes(), "min_area is 1.5: expected a fraction"),
+        ({"min_area": 1.5}, stripes(), "min_area is 1.5: expected 0 or more, below 1"),
         ({}, np.zeros(5), r"X: shape \(5,\)"),
         ({}, np.full((3, 3), np.nan), "X: it contains NaN"),
         ({"lr": 1e30}, stripes(), "NaN or infinite at step"),

@@ -29,7 +29,7 @@ class TestConfigs(Configs):
             ("model: {n_blocks: 0}", "model.n_blocks is 0: expected 1 or more"),
             ("model: {n_labels: 0}", "model.n_labels is 0: expected 1 or more"),
             ("model: {superpixels: -1}", "model.superpixels is -1: expected 0 or more"),
-            ("model: {min_area: 1.5}", "model.min_area is 1.5: expected a fraction"),
+            ("model: {min_area: 1.5}", "model.min_area is 1.5: expected 0 or more, below 1"),
             ("dataset: {mode: all}", "dataset.mode: expected one of each, frames, reference"),
             ("dataset: {max_side: 0}", "dataset.max_side is 0: expected 1 or more"),
             ("dataset: {max_bad: 2}", "dataset.max_bad is 2.0: expected a fraction"),

@@ -40,7 +40,7 @@ class TestConfigs(Configs):
             ("model: {curriculum: [3, 2, 1]}", "expected epochs in increasing order"),
             ("model: {curriculum: [-1, 2, 3]}", "expected epochs in increasing order"),
             ("model: {kernel_size: 4}", "model.kernel_size is 4: expected an odd number"),
-            ("model: {var_min: 0}", "model.var_min is 0.0: expected more than 0"),
+            ("model: {var_min: 0}", "model.var_min is 0.0: expected a number above 0"),
             ("dataset: {size: 0}", "dataset.size is 0: expected 1 or more"),
             ("dataset: {margin: -1}", "dataset.margin is -1: expected 0 or more"),
             ("training: {lr: .nan}", "training.lr: expected a finite number"),
