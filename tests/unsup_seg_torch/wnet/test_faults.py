@@ -73,8 +73,8 @@ class TestDamaged(Damaged):
 
 
 def test_unreadable_image_and_unknown_dataset_are_refused(refused, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
-    assert "text.png: not a picture" in refused("--dataset.path", tmp_path / "text.png")
+    (tmp_path / "text.png").write_text("not an image")
+    assert "text.png: not an image" in refused("--dataset.path", tmp_path / "text.png")
     reason = refused("--dataset.path", "null", "--dataset.name", "fotos")
     assert "dataset.name fotos is not known: expected one of photographs, bsds500" in reason
 
