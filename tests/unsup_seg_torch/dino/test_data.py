@@ -1,9 +1,8 @@
-"""Global and local views of a batch, and the matrices that crop and blur them."""
+"""Global and local views of a batch."""
 
 import pytest
 import torch
 
-from common.pytorch import augment
 from tests.unsup_seg_torch.dino.tiny import colored_squares, make_config
 from unsup_seg_torch.dino import config, data
 
@@ -28,15 +27,6 @@ def test_epoch_continues_from_any_batch(pixels):
     assert data.n_batches(training, 5) == data.n_batches(training, 15) == 1
 
 
-def test_random_crops_have_the_area_and_stay_inside():
-    generator = torch.Generator().manual_seed(0)
-    tops, lefts, heights, widths = augment.random_crops(500, 40, 60, (0.1, 0.3), generator)
-    fractions = heights * widths / 2400
-    assert 0.099 < float(fractions.min()) and float(fractions.max()) < 0.301
-    assert float(tops.min()) >= 0 and float((tops + heights).max()) <= 40.001
-    assert float(lefts.min()) >= 0 and float((lefts + widths).max()) <= 60.001
-
-
 def test_view_of_the_whole_image_without_augmentation_is_the_image(pixels):
     training = config.Training(large=20, flip=False, color=0.0, blur=0.0)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
@@ -44,10 +34,3 @@ def test_view_of_the_whole_image_without_augmentation_is_the_image(pixels):
     # a crop of the whole area is clipped, unless its aspect ratio is near 1: then it is the image
     is_same = (views - images / 255).abs().amax((1, 2, 3)) < 0.2
     assert views.shape == images.shape and is_same.any()
-
-
-def test_blur_keeps_the_sum_and_sigma_0_is_the_identity():
-    matrices = augment.blur_matrices(torch.tensor([0.0, 2.0]), 9)
-    torch.testing.assert_close(matrices[0], torch.eye(9))
-    torch.testing.assert_close(matrices.sum(2), torch.ones(2, 9))
-    assert 0 < matrices[1, 4, 4] < 0.5

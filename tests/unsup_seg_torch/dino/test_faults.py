@@ -47,7 +47,7 @@ def test_single_image_is_refused_and_bad_ones_are_skipped(checkout, refused, pho
     reason = "the dataset has 1 image: DINO needs at least two"
     assert reason in refused("--dataset.path", folder)
     Image.open(photos / "red/01.png").convert("L").save(folder / "b ü.png")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("not an image")
     Image.open(photos / "red/02.png").save(folder / "cut.png")
     os.truncate(folder / "cut.png", 60)
     options = ["--dataset.path", folder, "--training.n_epochs", 1]

@@ -1,37 +1,10 @@
-"""k-NN against a loop, the linear probe on a linear rule, and the comparison of features."""
-
-import math
+"""Features are compared with pixels and an untrained network."""
 
 import numpy as np
-import torch
 
 from common import datasets
-from common.pytorch import probes as common_probes
 from tests.unsup_seg_torch.dino.tiny import MODEL, colored_squares, make_config
 from unsup_seg_torch.dino import config, model, probes
-
-
-def test_knn_vote_is_that_of_a_loop():
-    random = np.random.default_rng(0)
-    bank, queries = random.normal(size=(30, 5)), random.normal(size=(11, 5))
-    labels = random.integers(0, 4, 30)
-    expected = []
-    for query in queries:
-        cosines = [row @ query / np.linalg.norm(row) / np.linalg.norm(query) for row in bank]
-        votes = np.zeros(4)
-        for i in np.argsort(cosines)[::-1][:7]:
-            votes[labels[i]] += math.exp(cosines[i] / common_probes.TEMPERATURE)
-        expected.append(votes.argmax())
-    predicted = common_probes.knn_predict(*map(torch.from_numpy, (bank, labels, queries)), 7)
-    assert predicted.tolist() == expected
-
-
-def test_linear_probe_learns_a_linear_rule():
-    torch.manual_seed(0)
-    values = torch.randn(200, 6)
-    labels = (values[:, 0] > 0).long()
-    accuracy = common_probes.linear_accuracy(values[:150], labels[:150], values[150:], labels[150:])
-    assert accuracy > 0.9
 
 
 def test_features_are_compared_with_pixels_and_the_untrained_network():

@@ -2,9 +2,7 @@
 
 import numpy as np
 import torch
-from PIL import Image
 
-from common.pytorch import augment
 from unsup_seg_torch.segmenter import config, data
 from unsup_seg_torch.segmenter.data import IGNORE
 
@@ -60,26 +58,6 @@ def test_crop_of_a_single_class_is_drawn_again():
         crops = [data.augment([(image, labels)], cfg, generator(seed))[1] for seed in range(60)]
         fraction[limit] = np.mean([float((c == 0).float().mean()) in (0.0, 1.0) for c in crops])
     assert fraction[0.75] < 0.1 < fraction[1.0]
-
-
-def test_resize_matrices_equal_pillow():
-    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
-    # Pillow's bilinear filter is antialiased, too
-    expected = np.asarray(Image.fromarray(image).resize((30, 20), Image.Resampling.BILINEAR))
-    one = torch.ones(1)
-    rows = augment.resize_matrices(0 * one, 2 * one, torch.tensor([40]), 20)
-    columns = augment.resize_matrices(0 * one, 2 * one, torch.tensor([60]), 30)
-    resized = augment.resample(data.pad_to_batch([image]), rows, columns)[0].permute(1, 2, 0)
-    assert np.abs(resized.numpy() - expected).max() < 1.01  # Pillow rounds twice
-
-
-def test_neutral_color_factors_change_nothing_and_saturation_0_is_gray():
-    images, one = torch.rand(2, 3, 4, 5), torch.ones(2)
-    same = augment.adjust_colors(images, one, one, one, 0 * one)
-    torch.testing.assert_close(same, images, atol=1e-5, rtol=1e-5)
-    gray = augment.adjust_colors(images, one, one, 0 * one, 0 * one)
-    expected = (images * torch.tensor(augment.GRAY).view(3, 1, 1)).sum(1, keepdim=True)
-    torch.testing.assert_close(gray, expected.expand(-1, 3, -1, -1), atol=1e-5, rtol=1e-5)
 
 
 def test_epoch_continues_from_any_batch():

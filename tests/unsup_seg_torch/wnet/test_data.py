@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from common import images
 from unsup_seg_torch.wnet import config, data
 
 
@@ -61,13 +60,6 @@ def test_photographs_are_installed_and_reduced():
     dataset = data.Photographs(config.Dataset(max_side=60, n_images=3))
     assert len(dataset) == 3 and all(max(image.shape) == 60 for image in dataset.images)
     assert max(dataset.full(0).shape) > 60 and len(set(dataset.names)) == 3
-
-
-def test_shrink_keeps_proportions_and_small_images():
-    image = np.zeros((50, 100, 3), np.uint8)
-    assert images.shrink(image, 40).shape == (20, 40, 3)
-    assert images.shrink(image, 100) is image and images.shrink(image, None) is image
-    assert images.shrink(np.zeros((1, 100, 3), np.uint8), 10).shape == (1, 10, 3)
 
 
 def test_frames_are_sorted_by_number(tmp_path):
