@@ -29,9 +29,8 @@ SIGMA, BLUR_SIZE = (0.1, 2.0), 224  # of the blur, in pixels of a view of that s
 P_BLUR = (1.0, 0.1, 0.5)  # of the first and second global view, and of the local views
 
 
-def load(dataset_cfg: config.Dataset, split: str | None = None) -> datasets.Images:
+def load(cfg: config.Dataset, split: str | None = None) -> datasets.Images:
     """The images that a config names, in RGB; raises UserError."""
-    cfg = dataset_cfg
     split = cfg.split if split is None else split
     dataset = datasets.load(cfg.name, split, cfg.root, cfg.path, cfg.size, cfg.max_bad)
     n = len(dataset.paths)

@@ -33,16 +33,16 @@ class LabeledImages:
     for what is missing; of several files, unreadable ones are skipped and logged.
     """
 
-    def __init__(self, cfg: config.Dataset, split: str):
-        self.cfg = cfg
-        self.dataset = _load(cfg, split)
+    def __init__(self, dataset_cfg: config.Dataset, split: str):
+        self.dataset_cfg = dataset_cfg
+        self.dataset = _load(dataset_cfg, split)
         if self.dataset.n_classes is None or self.dataset.n_classes > 255:
-            raise UserError(f"{cfg.name} has no pixel classes: Segmenter needs 1 to 255")
+            raise UserError(f"{dataset_cfg.name} has no pixel classes: Segmenter needs 1 to 255")
         self.n_classes: int = self.dataset.n_classes
         self.classes = self.dataset.classes or [str(k) for k in range(self.n_classes)]
         self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cached_bytes = 0
-        self.indices = list(range(len(self.dataset)))[: cfg.n_images]
+        self.indices = list(range(len(self.dataset)))[: dataset_cfg.n_images]
         self._skip_unreadable()
         if isinstance(self.dataset, SyntheticDigits):
             self.checksum = f"digits {split}"
@@ -66,8 +66,8 @@ class LabeledImages:
             problems = list(zip(self.indices, pool.map(problem, self.indices), strict=True))
         skipped = [(self.dataset.paths[i], reason) for i, reason in problems if reason]
         self.indices = [i for i, reason in problems if not reason]
-        name = Path(self.cfg.path or self.cfg.name)
-        folders.check_skipped(skipped, len(self.indices), self.cfg.max_bad, name)
+        name = Path(self.dataset_cfg.path or self.dataset_cfg.name)
+        folders.check_skipped(skipped, len(self.indices), self.dataset_cfg.max_bad, name)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -90,20 +90,20 @@ class LabeledImages:
             return self._cache[i]
         image, labels = self.dataset.image(i), self.dataset.ground_truths(i)[0]
         labels = np.where(labels == self.dataset.ignore, IGNORE, labels).astype(np.uint8)
-        image, labels = resize_pair(image, labels, self.cfg.short_side)
+        image, labels = resize_pair(image, labels, self.dataset_cfg.short_side)
         if self._cached_bytes + image.nbytes + labels.nbytes <= MAX_CACHED:
             self._cache[i] = image, labels
             self._cached_bytes += image.nbytes + labels.nbytes
         return image, labels
 
 
-def _load(cfg: config.Dataset, split: str) -> segmentations.Segmentations | SyntheticDigits:
-    if cfg.name == "digits" and not cfg.path:
+def _load(dataset_cfg: config.Dataset, split: str) -> segmentations.Segmentations | SyntheticDigits:
+    if dataset_cfg.name == "digits" and not dataset_cfg.path:
         if split not in N_IMAGES:
             expected = " or ".join(N_IMAGES)
             raise UserError(f"dataset.split of digits is {split!r}: expected {expected}")
         return SyntheticDigits(split)
-    return segmentations.load(cfg.name, split, cfg.root, cfg.path)
+    return segmentations.load(dataset_cfg.name, split, dataset_cfg.root, dataset_cfg.path)
 
 
 def fit_short_side(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -29,43 +29,47 @@ SPECTRAL_SIDE = 120  # longer side in pixels of what is cut spectrally
 # returns label maps (h, w), fine to coarse.
 
 
-def labels(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> list[np.ndarray]:
+def labels(image: np.ndarray, maps: np.ndarray, model_cfg: config.Model) -> list[np.ndarray]:
     """The most probable label of each pixel."""
     return [maps.argmax(0)]
 
 
-def labels_crf(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> list[np.ndarray]:
+def labels_crf(image: np.ndarray, maps: np.ndarray, model_cfg: config.Model) -> list[np.ndarray]:
     """The same after the CRF."""
-    return labels(image, _crf(image, maps, cfg), cfg)
+    return labels(image, _crf(image, maps, model_cfg), model_cfg)
 
 
-def components_crf(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> list[np.ndarray]:
+def components_crf(
+    image: np.ndarray, maps: np.ndarray, model_cfg: config.Model
+) -> list[np.ndarray]:
     """Connected components of the labels after the CRF."""
-    return [bsds.components(each, 4) for each in labels_crf(image, maps, cfg)]
+    return [bsds.components(each, 4) for each in labels_crf(image, maps, model_cfg)]
 
 
-def labels_merged(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> np.ndarray:
+def labels_merged(image: np.ndarray, maps: np.ndarray, model_cfg: config.Model) -> np.ndarray:
     """Those components merged, cut at each of the heights."""
-    return _cuts_of_hierarchy("labels", image, _crf(image, maps, cfg), cfg)
+    return _cuts_of_hierarchy("labels", image, _crf(image, maps, model_cfg), model_cfg)
 
 
-def felzenszwalb_merged(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> np.ndarray:
+def felzenszwalb_merged(image: np.ndarray, maps: np.ndarray, model_cfg: config.Model) -> np.ndarray:
     """Superpixels merged by colors and the network's probabilities."""
-    return _cuts_of_hierarchy("felzenszwalb", image, _crf(image, maps, cfg), cfg)
+    return _cuts_of_hierarchy("felzenszwalb", image, _crf(image, maps, model_cfg), model_cfg)
 
 
-def felzenszwalb_by_color(image: np.ndarray, maps: None, cfg: config.Model) -> np.ndarray:
+def felzenszwalb_by_color(image: np.ndarray, maps: None, model_cfg: config.Model) -> np.ndarray:
     """Superpixels merged by colors alone."""
     uniform = np.ones((1, *image.shape[:2]), np.float32)
-    return _cuts_of_hierarchy("felzenszwalb", image, uniform, cfg)
+    return _cuts_of_hierarchy("felzenszwalb", image, uniform, model_cfg)
 
 
-def spectral_on_colors(image: np.ndarray, maps: None, cfg: config.Model) -> list[np.ndarray]:
+def spectral_on_colors(image: np.ndarray, maps: None, model_cfg: config.Model) -> list[np.ndarray]:
     """Normalized cuts of color and position, as many segments as k-means has clusters."""
     return _spectral_cuts(image, baselines.lab(images.shrink(image, SPECTRAL_SIDE)))
 
 
-def spectral_on_labels(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> list[np.ndarray]:
+def spectral_on_labels(
+    image: np.ndarray, maps: np.ndarray, model_cfg: config.Model
+) -> list[np.ndarray]:
     """Normalized cuts of color, position and the network's probabilities."""
     small = images.shrink(image, SPECTRAL_SIDE)
     maps = regions.enlarge(maps, small.shape[:2]).transpose(1, 2, 0)
@@ -151,16 +155,16 @@ def _config(run: Path) -> config.Config:
     return load_config(config.Config, __file__, str(run / "config.yml"))
 
 
-def _crf(image: np.ndarray, maps: np.ndarray, cfg: config.Model) -> np.ndarray:
+def _crf(image: np.ndarray, maps: np.ndarray, model_cfg: config.Model) -> np.ndarray:
     from unsup_seg_torch.postprocess import crf
 
-    return crf.refine(maps, image, cfg.crf_iterations or config.Model().crf_iterations)
+    return crf.refine(maps, image, model_cfg.crf_iterations or config.Model().crf_iterations)
 
 
 def _cuts_of_hierarchy(
-    finest: str, image: np.ndarray, maps: np.ndarray, cfg: config.Model
+    finest: str, image: np.ndarray, maps: np.ndarray, model_cfg: config.Model
 ) -> np.ndarray:
-    chosen = dataclasses.replace(cfg, regions=finest)
+    chosen = dataclasses.replace(model_cfg, regions=finest)
     return regions.hierarchy(maps, image, chosen).cuts(regions.HEIGHTS)
 
 

@@ -35,14 +35,14 @@ class Photographs:
     read; of several files, unreadable ones are skipped, logged and counted.
     """
 
-    def __init__(self, cfg: config.Dataset, split: str | None = None):
-        self.cfg = cfg
-        files, skipped = _list_files(cfg, cfg.split if split is None else split)
-        files = files[: cfg.n_images]
+    def __init__(self, dataset_cfg: config.Dataset, split: str | None = None):
+        self.dataset_cfg = dataset_cfg
+        files, skipped = _list_files(dataset_cfg, dataset_cfg.split if split is None else split)
+        files = files[: dataset_cfg.n_images]
 
         def read(path: Path) -> np.ndarray | str:
             try:
-                return images.shrink(images.load(path), cfg.max_side)
+                return images.shrink(images.load(path), dataset_cfg.max_side)
             except UserError as error:
                 return str(error).removeprefix(f"{path}: ".replace("\n", "\\n"))
 
@@ -52,7 +52,9 @@ class Photographs:
         skipped += [(str(path), reason) for path, reason in results if isinstance(reason, str)]
         if len(files) == 1 and not good:
             raise UserError("{}: {}".format(*skipped[-1]))
-        folders.check_skipped(skipped, len(good), cfg.max_bad, Path(cfg.path or cfg.name))
+        folders.check_skipped(
+            skipped, len(good), dataset_cfg.max_bad, Path(dataset_cfg.path or dataset_cfg.name)
+        )
         paths = [path for path, _ in good]
         self.paths = [str(path) for path in paths]
         self.images = [image for _, image in good]
@@ -64,21 +66,26 @@ class Photographs:
 
     def full(self, i: int) -> np.ndarray:
         """An image at full size, or reduced to full_side: uint8 (h, w, 3)."""
-        return images.shrink(images.load(self.paths[i]), self.cfg.full_side)
+        return images.shrink(images.load(self.paths[i]), self.dataset_cfg.full_side)
 
 
-def _list_files(cfg: config.Dataset, split: str) -> tuple[list[Path], list[tuple[str, str]]]:
+def _list_files(
+    dataset_cfg: config.Dataset, split: str
+) -> tuple[list[Path], list[tuple[str, str]]]:
     """The files of a dataset, and (path, reason) of what cannot be listed."""
-    if cfg.path:
-        files, unreadable = folders.list_images(Path(cfg.path).expanduser() / split)
+    if dataset_cfg.path:
+        files, unreadable = folders.list_images(Path(dataset_cfg.path).expanduser() / split)
         return sorted(files, key=_natural_order), unreadable
-    if cfg.name in LABELED:
-        return [Path(path) for path in segmentations.load(cfg.name, split, cfg.root).paths], []
-    if cfg.name == "folder":
+    if dataset_cfg.name in LABELED:
+        return [
+            Path(path)
+            for path in segmentations.load(dataset_cfg.name, split, dataset_cfg.root).paths
+        ], []
+    if dataset_cfg.name == "folder":
         raise UserError("dataset.name folder needs dataset.path, an image or a folder of images")
-    if cfg.name != "photographs":
+    if dataset_cfg.name != "photographs":
         known = ", ".join(("photographs", *LABELED, "folder"))
-        raise UserError(f"dataset.name {cfg.name} is not known: expected one of {known}")
+        raise UserError(f"dataset.name {dataset_cfg.name} is not known: expected one of {known}")
     files = []
     for package, names in PHOTOGRAPHS.items():
         spec = importlib.util.find_spec(package)
