@@ -49,6 +49,7 @@ def search(distances, labels, gamma, refine, margin="nmi", average="arithmetic")
     return sorted(set(nearest.tolist())), nearest, class_medoids, float(delta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("average", ["arithmetic", "geometric"])
 def test_greedy_and_pam_match_loops(average):
     for seed in SEEDS:
@@ -68,6 +69,7 @@ def test_greedy_and_pam_match_loops(average):
             assert score == pytest.approx(expected_score, abs=1e-9), (seed, refine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", MARGINS[1:])
 def test_other_margins_match_loops(margin):
     for seed in range(10):
@@ -84,6 +86,7 @@ def test_other_margins_match_loops(margin):
         assert delta == pytest.approx(expected_margin, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["greedy", "pam", "swap"])
 @pytest.mark.parametrize(("n", "n_classes"), [(10, 3), (12, 4)])
 def test_search_scores_between_class_medoids_and_optimum(n, n_classes, refine):

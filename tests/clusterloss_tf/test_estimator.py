@@ -39,6 +39,7 @@ def test_transform_gives_unit_vectors_and_score_recall(fitted, sample):
     assert len(fitted.losses_) == 3 * (30 // 12) and np.isfinite(fitted.losses_).all()
 
 
+@pytest.mark.slow
 def test_same_random_state_gives_same_embeddings(fitted, sample):
     again = clone(fitted).fit(*sample)
     np.testing.assert_array_equal(again.transform(sample[0]), fitted.transform(sample[0]))
@@ -82,6 +83,7 @@ def test_invalid_images_and_labels_raise_value_error(fitted, sample):
         learner().fit(images, np.zeros(30))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras with h5py
 def test_callback_scores_each_epoch_and_saves_best(sample, tmp_path):
     images, names = sample

@@ -46,6 +46,7 @@ def test_loss_and_gradient_match_loops(gamma, refine):
         np.testing.assert_allclose(slope, expected[1], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_centers_match_loops():
     # the original's own test has 128 points around 64 centers, which takes the loops minutes
     random = np.random.default_rng(0)
@@ -93,6 +94,7 @@ def test_labels_of_shape_n_and_n_1_are_equivalent():
     assert float(loss(labels, embeddings)) == float(loss(labels[:, None], embeddings)) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", REFINES)
 def test_compiled_loss_equals_uncompiled(refine):
     embeddings, labels = batch(4, n=24, n_classes=6)
@@ -109,6 +111,7 @@ def test_compiled_loss_equals_uncompiled(refine):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_is_computed_in_float32():
     embeddings, labels = batch(5)
     for dtype, expected in (("bfloat16", "float32"), ("float16", "float32"), ("float64",) * 2):
@@ -203,6 +206,7 @@ def test_invalid_arguments_raise_value_error():
         losses.triplet(embeddings, labels, mining="easy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit", [True, False])
 def test_fit_reduces_loss(jit):
     keras.utils.set_random_seed(0)

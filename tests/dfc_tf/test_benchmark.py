@@ -41,6 +41,7 @@ def evaluate(bsds, out, *options):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_benchmark_scores_all_methods_and_resumes(bsds, tmp_path):
     out = tmp_path / "out"
     completed = evaluate(bsds, out)
@@ -61,6 +62,7 @@ def test_benchmark_scores_all_methods_and_resumes(bsds, tmp_path):
     assert changed <= {"1.json", "config.json"}
 
 
+@pytest.mark.slow
 def test_benchmark_refuses_results_of_another_config(bsds, tmp_path):
     out = tmp_path / "out"
     (out / "fast").mkdir(parents=True)
@@ -79,6 +81,7 @@ def test_baselines_separate_two_halves():
         assert len(np.unique(left)) == len(np.unique(right)) == 1 and left[0, 0] != right[0, 0]
 
 
+@pytest.mark.slow
 def test_grid_writes_sheet_and_table_and_resumes(tmp_path, monkeypatch, capsys):
     argv = ["grid", "--out", str(tmp_path), "--max-side", "24", "--iterations", "3"]
     monkeypatch.setattr(sys, "argv", [*argv, "--only", "sgd_mu_5", "adam_0.1", "p_100_q_32"])

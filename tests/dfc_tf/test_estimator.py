@@ -19,6 +19,7 @@ def test_package_exports_dfc():
     assert dfc_tf.DFC is DFC
 
 
+@pytest.mark.slow
 def test_labels_have_the_size_of_the_image():
     for image in (stripes(), stripes()[..., 0], (255 * stripes()).astype(np.uint8), stripes(c=6)):
         labels = DFC(**SMALL).fit_predict(image)
@@ -38,6 +39,7 @@ def test_n_labels_separates_two_halves():
     assert len(np.unique(left)) == len(np.unique(right)) == 1 and left[0, 0] != right[0, 0]
 
 
+@pytest.mark.slow
 def test_labels_depend_on_random_state():
     labels = [
         DFC(**SMALL, regions="none", random_state=s).fit_predict(stripes()) for s in (0, 0, 1)
