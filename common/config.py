@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable
@@ -31,8 +32,6 @@ class Schema:
         self.sections: dict[str, type] = get_type_hints(config_class)
         self.types: dict[str, Any] = {}
         self.help: dict[str, str] = {}
-        # Only converts and validates single values, so that every error can name the key.
-        self._checker = jsonargparse.ArgumentParser(exit_on_error=False)
         for section, cls in self.sections.items():
             docs = {doc.arg_name: doc.description for doc in parse_from_object(cls).params}
             defaults = cls()
@@ -41,7 +40,6 @@ class Schema:
                 self.types[key] = hint
                 text = " ".join((docs.get(name) or "").split()).removesuffix(".")
                 self.help[key] = f"{text} (default: {_as_yaml(getattr(defaults, name))})".lstrip()
-                self._checker.add_argument(f"--{key}", type=hint)
 
     def metavar(self, key: str) -> str:
         """The placeholder of a value in the help: its choices or its type."""
@@ -49,18 +47,16 @@ class Schema:
 
     def parse(self, key: str, text: str) -> Any:
         """The value of a command-line option; raises UserError."""
-        return self._check(key, text, lambda: self._checker.parse_args([f"--{key}={text}"]))
+        return self._check(key, text, lambda parser: parser.parse_args([f"--value={text}"]))
 
     def validate(self, key: str, value: Any) -> Any:
         """A value from YAML or Python, converted to the type of the key; raises UserError."""
-        section, _, name = key.partition(".")
-        nested = {section: {name: value}}
-        return self._check(key, value, lambda: self._checker.parse_object(nested))
+        return self._check(key, value, lambda parser: parser.parse_object({"value": value}))
 
-    def _check(self, key: str, given: Any, parse: Callable[[], Any]) -> Any:
+    def _check(self, key: str, given: Any, parse: Callable[..., Any]) -> Any:
         hint = self.types[key]
         try:
-            value = parse()[key]
+            value = parse(_value_parser(hint))["value"]
         except argparse.ArgumentError:
             raise _type_error(key, describe_type(hint), given) from None
         # jsonargparse accepts null for any type, and NaN
@@ -103,6 +99,14 @@ class Schema:
             return self.config_class(**{s: self.sections[s](**v) for s, v in sections.items()})
         except ValueError as error:
             raise UserError(str(error)) from None
+
+
+@functools.cache
+def _value_parser(hint: Any) -> jsonargparse.ArgumentParser:
+    """Converts and validates single values of a type: the caller knows their key for errors."""
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--value", type=hint)
+    return parser
 
 
 def make_config(config_class: type, values: dict[str, Any]) -> Any:
