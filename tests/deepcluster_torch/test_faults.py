@@ -50,7 +50,7 @@ class TestConfigs(Configs):
             ("training: {n_epochs: 0}", "training.n_epochs is 0: expected 1 or more"),
             (
                 "training: {crop_scale: [0.9, 0.2]}",
-                "training.crop_scale is (0.9, 0.2): expected two",
+                "training.crop_scale is [0.9, 0.2]: expected 0 < low <= high <= 1",
             ),
             ("training: {reassign: 0}", "training.reassign is 0.0: expected a number above 0"),
         ]
