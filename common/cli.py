@@ -165,7 +165,7 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else args
         known = self._option_string_actions
         for option in (word.split("=")[0] for word in args if word.startswith("--")):
-            if option not in known:
+            if option != "--" and option not in known:
                 raise UserError(f"no option {option}; did you mean {nearest(option, known)}?")
         return super().parse_args(args, namespace)
 
