@@ -223,7 +223,11 @@ def output_folder(run: Run, args: argparse.Namespace) -> Path:
 
 
 def _open(name: str, paper: Path) -> Run:
-    return Run.open(Path(name) if Path(name).exists() else paper / "runs" / name)
+    for path in (Path(name), paper / "runs" / name):
+        if path.exists():
+            return Run.open(path)
+    expected = f"expected a run folder: a path, or DATASET/NAME in {paper.name}/runs"
+    raise UserError(f"{name} does not exist: {expected}")
 
 
 def _newest(paper: Path) -> Run:

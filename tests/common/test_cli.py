@@ -277,7 +277,7 @@ def test_open_run_refuses_other_folders_and_options(start, paper, monkeypatch, t
     _, run = start()
     for argv, reason in [
         ([tmp_path], "is not a run folder"),
-        (["nope"], "is not a run folder"),
+        (["nope"], "nope does not exist: expected a run folder"),
         ([run.path, "--inpt", "x"], "did you mean --input"),
         ([run.path, "--n", "x"], "invalid int value: 'x'"),
     ]:

@@ -33,7 +33,7 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["dino"] = "dino"
-    """Model to train: wnet, segmenter or dino."""
+    """The model; --model.name wnet, segmenter or dino with --help shows the options of each."""
     backbone: str | None = None
     """Transformer of timm. null: vit_small_patch16_224.dino if pretrained, else the sizes below."""
     patch_size: int = 16

@@ -37,7 +37,7 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["segmenter"] = "segmenter"
-    """Model to train: wnet, segmenter or dino."""
+    """The model; --model.name wnet, segmenter or dino with --help shows the options of each."""
     backbone: str | None = None
     """Transformer of timm. null: vit_tiny_patch16_384 if pretrained, else the sizes below."""
     patch_size: int = 16

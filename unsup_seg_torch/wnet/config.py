@@ -37,7 +37,7 @@ class Dataset:
 @dataclass(frozen=True)
 class Model:
     name: Literal["wnet"] = "wnet"
-    """Model to train: wnet, segmenter or dino."""
+    """The model; --model.name wnet, segmenter or dino with --help shows the options of each."""
     n_clusters: int = 16
     """Number of labels, the paper's K."""
     width: int = 16
