@@ -78,6 +78,8 @@ $(TORCH) $(TF):
 
 # One process per suite, as TensorFlow and PyTorch cannot share one.
 test-fast: export PYTEST_ADDOPTS += -m "not slow"
+# One thread per suite: OpenMP threads of suites that run at the same time would wait for each other.
+test test-fast: export OMP_NUM_THREADS ?= 1
 test test-fast: setup
 	@logs=$$(mktemp -d); trap 'rm -r "$$logs"' EXIT; failed=0; \
 	printf '%s\0' $(SUITES) "$(wildcard tests/test_*.py)" | \

@@ -15,9 +15,10 @@ from tests.image_files import write, write_all_kinds, write_bad  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """Marks as slow every test that runs entry scripts: `make test-fast` leaves them out."""
+    """Marks tests that run entry scripts or train models as slow: `make test-fast` skips them."""
     for item in items:
-        if {"checkout", "cold"} & set(item.fixturenames):
+        trains = item.path.stem in ("test_estimator", "test_train", "test_ablation")
+        if trains or {"checkout", "cold"} & set(item.fixturenames):
             item.add_marker(pytest.mark.slow)
 
 
