@@ -93,7 +93,7 @@ def dino_steps() -> dict[str, Callable[[], object]]:
     )  # fmt: skip
     views = [torch.rand(32, 3, side, side) for side in (32, 32, 16, 16, 16, 16)]
     state = dino.initial_state(cfg, CPU)
-    state.step = 10  # the last layer is no longer frozen
+    state.step = 10  # past the steps in which the last layer is frozen
     net = unfuse(copy.deepcopy(state.net))
     learned = [p for p in net.student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, 1e-3, foreach=False)

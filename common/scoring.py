@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def predictions(run: Run) -> dict[str, np.ndarray]:
-    """The arrays of predictions.npz; raises UserError if there is no readable one."""
+    """The arrays of predictions.npz. Raises UserError if it is missing or damaged."""
     loaded = arrays(run.path / "predictions.npz")
     if loaded is None:
         raise UserError(f"{run.path} has no readable predictions.npz: run pred.py on it first")

@@ -127,8 +127,8 @@ class _Damaged(Exception):
     pass
 
 
-# Raised by zipfile and tarfile. RuntimeError includes NotImplementedError: encrypted archives and
-# unknown compression.
+# Raised by zipfile and tarfile. RuntimeError: encrypted archives and, as a subclass of it, unknown
+# compression methods.
 _DAMAGE = (_Damaged, zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 _DAMAGE += (RuntimeError,)
 

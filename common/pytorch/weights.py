@@ -43,7 +43,7 @@ def state_dict(content: object, path: Path, keys: tuple[str, ...]) -> dict[str, 
     """The tensors by name in the content of a file.
 
     keys: of nested dictionaries to enter if they exist, such as "state_dict", in order. Raises
-    UserError if there are no tensors.
+    UserError if the file contains no tensors.
     """
     for key in keys:
         if isinstance(content, dict) and isinstance(content.get(key), dict):

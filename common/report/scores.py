@@ -58,7 +58,7 @@ def _is_column(key: str, scores: dict) -> bool:
 
 
 def columns(scores: dict) -> dict[str, tuple[str, dict[str, Score]]]:
-    """Headings and scores by key: of this run, key "", then of what it is compared with."""
+    """Heading and scores of each column: this run (key "") first, then its comparisons."""
     compared = {"": ("this run", read(scores))}
     for key, value in scores.items():
         if isinstance(value, dict) and _is_column(key, scores):

@@ -119,7 +119,7 @@ def _follow_gradient(graph: sparse.csr_array, heights: np.ndarray) -> np.ndarray
     order = np.lexsort((-columns, slopes, rows))  # of equal slopes the lowest number comes last
     targets = np.arange(n)
     targets[rows[order]] = columns[order]  # the last assignment wins
-    # pointer jumping; every step rises, so there are no cycles
+    # Pointer jumping. Heights increase along every edge, so there are no cycles.
     while not np.array_equal(further := targets[targets], targets):
         targets = further
     return targets
