@@ -1,4 +1,9 @@
-"""Repository conventions: layout, imports, configs, help texts, and measured numbers in READMEs."""
+"""Repository conventions.
+
+Four groups of tests, each below its heading: Layout (required files, names, links), Imports (which
+modules may import what), Configs and help, and READMEs (numbers that must be in results.csv). The
+functions above them read the files.
+"""
 
 import ast
 import csv
@@ -375,7 +380,10 @@ def test_common_commands_have_help(probe):
     assert_none(missing)
 
 
-# READMEs show measured numbers in tables between <!-- results --> and <!-- /results -->. A number
+# READMEs
+
+
+# They show measured numbers in tables between <!-- results --> and <!-- /results -->. A number
 # with a decimal point must be, rounded as shown, a value or the minutes of one of its config's rows
 # in results.csv, or their mean or standard deviation (n - 1) over the seeds. Its config is the one
 # named beside it, between commas in its cell, or else the first that the line names. Published
