@@ -1,4 +1,4 @@
-"""The gradient-free steps: initial prototypes, and reassignment of empty or redundant clusters."""
+"""The gradient-free steps: initial prototypes, reassignment of empty clusters, pruning."""
 
 import numpy as np
 import torch
@@ -12,23 +12,25 @@ from dti_torch.model import DTI
 MAX_KMEANS_IMAGES = 100_000
 MAX_KMEANS_VALUES = 10_000_000  # larger data: mini-batch k-means
 BASELINE_SIDE = 32  # pixels; the baseline downscales larger images to it
+BATCH = 256  # images whose distances are computed at a time
 NOISE = 1e-4  # breaks the symmetry between a prototype and its copy
 
 
 def initial_prototypes(images: Tensor, cfg: config.Model, seed: int) -> Tensor:
-    """images (n, c, h, w) -> prototypes (k, c, h, w) in [0, 1]"""
-    shape = (cfg.n_prototypes, *images.shape[1:])
+    """images (n, c, h, w) -> prototypes (k, c, h, w) in [0, 1], the surplus included"""
+    k = cfg.n_initial(len(images))
+    shape = (k, *images.shape[1:])
     generator = seeded_generator(seed)
     if cfg.init == "constant":
         return torch.full(shape, cfg.init_value)
     if cfg.init in ("random", "soup"):
         return torch.rand(shape, generator=generator)
     if cfg.init == "sample":
-        chosen = torch.randperm(len(images), generator=generator)[: cfg.n_prototypes]
+        chosen = torch.randperm(len(images), generator=generator)[:k]
         return data.to_float(images[chosen.to(images.device)].cpu())
     chosen = torch.randperm(len(images), generator=generator)[:MAX_KMEANS_IMAGES]
     pixels = data.to_float(images[chosen.to(images.device)].cpu()).flatten(1).numpy()
-    return torch.from_numpy(_kmeans(pixels, cfg.n_prototypes, seed).cluster_centers_).view(shape)
+    return torch.from_numpy(_kmeans(pixels, k, seed).cluster_centers_).view(shape)
 
 
 def initial_sigmas(images: Tensor, prototypes: Tensor, var_min: float) -> Tensor:
@@ -61,37 +63,46 @@ def _kmeans(pixels: np.ndarray, n_clusters: int, seed: int) -> KMeans | MiniBatc
     return estimator(n_clusters, n_init=3, random_state=seed).fit(pixels)
 
 
-def cluster_usage(distances: Tensor) -> Tensor:
-    """distances (b, k) -> (3, k), summed over the images that each prototype wins.
+@torch.no_grad()
+def distances(net: DTI, images: Tensor) -> Tensor:
+    """`DTI.forward` in batches: images (n, c, h, w), uint8 or floats -> distances (n, k)."""
+    return torch.cat([net(data.to_float(part)) for part in images.split(BATCH)])
 
-    Rows: number of images, their distances (above the smallest one of the batch, as likelihoods
-    have no natural zero), and how much larger the distances would be without the prototype.
+
+def removal_costs(distances: Tensor) -> Tensor:
+    """How much larger the sum of distances (b, k), k > 1, is without each prototype -> (k,)
+
+    The distance from the nearest prototype to the second nearest, summed over the images that the
+    prototype wins.
     """
-    n, k = distances.shape
-    nearest, winners = distances.topk(min(2, k), largest=False)
-    rows = torch.stack(
-        [
-            torch.ones(n).to(distances),
-            nearest[:, 0] - distances.min(),
-            nearest[:, -1] - nearest[:, 0],
-        ]
-    )
-    return torch.zeros(3, k).to(distances).index_add_(1, winners[:, 0], rows)
+    nearest, winners = distances.topk(2, largest=False)
+    costs = distances.new_zeros(distances.shape[1])
+    return costs.index_add_(0, winners[:, 0], nearest[:, 1] - nearest[:, 0])
 
 
-def find_redundant(usage: Tensor, cooldown: Tensor, redundancy: float) -> tuple[int, int] | None:
-    """The prototype whose removal costs least, and the one with the largest remaining distance.
+def superfluous(distances: Tensor, n: int) -> list[int]:
+    """The `n` prototypes to remove, one after the other, so that the loss rises least each time.
 
-    None unless that cost is below `redundancy` times that distance. usage (3, k) as in
-    `cluster_usage`; prototypes with a cooldown (k,) above 0 are excluded. Catches a local minimum
-    that cluster sizes never show: one digit in two clusters, two digits in another.
+    distances (b, k), k > n
     """
-    costs = usage[2].masked_fill(cooldown > 0, torch.inf)
-    remaining = usage[1].masked_fill(cooldown > 0, 0)
-    least, worst = int(costs.argmin()), int(remaining.argmax())
-    if least == worst or costs[least] >= redundancy * remaining[worst]:
-        return None
-    return least, worst
+    left = list(range(distances.shape[1]))
+    removed = []
+    for _ in range(n):
+        removed.append(left.pop(int(removal_costs(distances[:, left]).argmin())))
+    return removed
+
+
+@torch.no_grad()
+def remove(net: DTI, optimizer: torch.optim.Optimizer, clusters: list[int]) -> list[int]:
+    """Removes prototypes, their regressors and Adam moments; returns the indices that were kept."""
+    left = [k for k in range(len(net.prototypes)) if k not in clusters]
+    for parameter in per_prototype(net):
+        moments = optimizer.state.get(parameter, {})
+        for name, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[name] = value[left]
+        parameter.data, parameter.grad = parameter.data[left], None
+    return left
 
 
 @torch.no_grad()
@@ -106,8 +117,7 @@ def reassign(
 
     Noise of 1e-4 is added to the prototypes, the donor's included.
     """
-    per_prototype = [p for name, p in net.named_parameters() if not name.startswith("encoder.")]
-    for parameter in per_prototype:
+    for parameter in per_prototype(net):
         moments = [
             value for value in optimizer.state[parameter].values() if value.shape == parameter.shape
         ]
@@ -116,3 +126,8 @@ def reassign(
     for k in (*clusters, donor):
         noise = torch.randn(net.prototypes[k].shape, generator=generator)
         net.prototypes[k] += NOISE * noise.to(net.prototypes)
+
+
+def per_prototype(net: DTI) -> list[nn.Parameter]:
+    """The parameters whose first axis is the prototype."""
+    return [p for name, p in net.named_parameters() if not name.startswith("encoder.")]

@@ -75,10 +75,12 @@ class Model:
     as in the authors' code."""
     reassign_empty: bool = True
     """Replace empty clusters by copies of the largest one."""
-    redundancy: float = 0.0
-    """Until the last transformation starts, also reassign a prototype without which the loss would
-    rise by less than this fraction of the worst cluster's part of the loss; 0, as in the paper:
-    only empty clusters."""
+    surplus: float = 0.0
+    """Prototypes that training starts with in addition to `n_prototypes`, as a fraction of them;
+    those without which the loss rises least are removed one by one. 0, as in the paper: none."""
+    pruning: tuple[float, float] = (0.6, 0.8)
+    """When the first and the last surplus prototype is removed: epochs, or below 1 a fraction of
+    n_epochs."""
     sigma_init: float = 0.5
     """GMM: initial sigma of the pixels in [0, 1], whose variance is sigma^2 + var_min."""
     var_min: float = 0.0625
@@ -95,6 +97,11 @@ class Model:
         require(is_complete, "model.curriculum", self.curriculum, expected)
         is_sorted = starts == sorted(starts) and min(starts, default=0) >= 0
         require(is_sorted, "model.curriculum", self.curriculum, "epochs in increasing order")
+        checks.at_least(self, 0, "surplus")
+        first, last = self.pruning
+        is_valid = 0 <= first <= last and (first < 1) == (last < 1)
+        expected = "two epochs, or two fractions of n_epochs, in increasing order"
+        require(is_valid, "model.pruning", list(self.pruning), expected)
         checks.at_least(self, 2, "grid_size")
         is_odd = self.kernel_size % 2 == 1 and self.kernel_size > 0
         require(is_odd, "model.kernel_size", self.kernel_size, "an odd number")
@@ -107,6 +114,20 @@ class Model:
     def start_epochs(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
         return [in_epochs(start, n_epochs) for start in self.curriculum]
+
+    def n_initial(self, n_images: int) -> int:
+        """Number of prototypes at the start: at most one per image."""
+        return min(self.n_prototypes + round(self.surplus * self.n_prototypes), n_images)
+
+    def n_left(self, n_initial: int, epochs_done: float, n_epochs: int) -> int:
+        """Number of prototypes after a number of epochs; `n_prototypes` after the last."""
+        first, last = (in_epochs(when, n_epochs) for when in self.pruning)
+        if epochs_done < min(first, n_epochs):
+            return n_initial
+        is_over = epochs_done >= min(last, n_epochs)
+        fraction = 1.0 if is_over else (epochs_done - first) / (last - first)
+        surplus = n_initial - self.n_prototypes
+        return n_initial - min(surplus, 1 + int(fraction * (surplus - 1)))
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,13 @@ from torch import Tensor
 from common import UserError
 from common.estimators import check_choice, check_images
 from common.pytorch.device import select_device
-from dti_torch import config, data, train
-from dti_torch.model import DTI
+from dti_torch import cluster, config, data, train
 
-BATCH = 256  # images that are assigned at a time
 MIN_EPOCHS, MIN_STEPS = 15, 1500  # of a training if n_epochs is None
 # Tuned on the handwritten digits; fractions of the training.
-FIRST_START, LAST_START = 0.05, 0.74  # of the transformations if curriculum is None
-COSINE_FROM = 0.81
-REDUNDANCY = 0.4
+FIRST_START, LAST_START = 0.04, 0.35  # of the transformations if curriculum is None
+SURPLUS, PRUNING = 1.0, (0.52, 0.76)
+COSINE_FROM = 0.83
 
 
 class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
@@ -77,7 +75,7 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         shape, expected = np.shape(X)[1:], self.cluster_centers_.shape[1:]
         if shape != expected:
             raise ValueError(f"X has images of shape {shape}: expected {expected}, as in fit")
-        return _distances(self._net, images)
+        return cluster.distances(self._net, images).cpu().numpy()
 
     def score(self, X: ArrayLike, y: object = None) -> float:
         """The negative loss; for the images of `fit` this is -loss_."""
@@ -103,7 +101,8 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
                 encoder=self.encoder,
                 transformations=tuple(self.transformations),
                 curriculum=tuple(starts if self.curriculum is None else self.curriculum),
-                redundancy=REDUNDANCY,
+                surplus=SURPLUS,
+                pruning=PRUNING,
             ),
             training=config.Training(
                 seed=seed,
@@ -174,7 +173,7 @@ def _train(cfg: config.Config, images: Tensor) -> tuple[train.State, np.ndarray]
             for _ in train.train_epoch(cfg, state, images):
                 pass
         state.net.eval()
-        distances = _distances(state.net, images)
+        distances = cluster.distances(state.net, images).cpu().numpy()
     except UserError as error:
         raise ValueError(str(error)) from None
     if not np.isfinite(distances).all():
@@ -182,9 +181,3 @@ def _train(cfg: config.Config, images: Tensor) -> tuple[train.State, np.ndarray]
             f"the distances became NaN or infinite with lr {cfg.training.lr}: lower it"
         )
     return state, distances
-
-
-@torch.no_grad()
-def _distances(net: DTI, images: Tensor) -> np.ndarray:
-    parts = [net(data.to_float(part)) for part in images.split(BATCH)]
-    return torch.cat(parts).cpu().numpy()

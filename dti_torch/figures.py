@@ -17,7 +17,7 @@ BATCH = 128  # images that are aligned at a time
 N_SHOWN = 10  # members per gallery strip
 CAPTIONS = {
     "prototypes.png": ("Prototypes", "One per cluster, in pixel space."),
-    "prototypes.gif": ("Evolution", "The prototypes from the first epoch to the last."),
+    "prototypes.gif": ("Evolution", "The final prototypes from the first epoch to the last."),
     "deviations.png": (
         "Standard deviations",
         "Of each pixel of each prototype; brighter is larger.",
@@ -39,8 +39,13 @@ CAPTIONS = {
 
 
 @torch.no_grad()
-def save_frame(run: Run, net: DTI, pixels: Tensor, epoch: int, n_epochs: int) -> None:
-    """Saves prototypes, plain and transformed, for the animations, about MAX_FRAMES times."""
+def save_frame(
+    run: Run, net: DTI, numbers: Tensor, pixels: Tensor, epoch: int, n_epochs: int
+) -> None:
+    """Saves prototypes, plain and transformed, for the animations, about MAX_FRAMES times.
+
+    numbers (k,): of the prototypes, so that the animations can follow those that are left.
+    """
     if epoch % -(-n_epochs // MAX_FRAMES) and epoch != n_epochs - 1:
         return
     folder = run.path / "evolution"
@@ -49,7 +54,7 @@ def save_frame(run: Run, net: DTI, pixels: Tensor, epoch: int, n_epochs: int) ->
     warped = net.warped_prototypes(data.to_float(pixels[:N_QUERIES]))
     net.train()
     frame = {"prototypes": to_pixels(net.prototypes), "queries": to_pixels(warped)}
-    np.savez_compressed(folder / f"{epoch:05d}.npz", **frame)
+    np.savez_compressed(folder / f"{epoch:05d}.npz", numbers=numbers.cpu().numpy(), **frame)
 
 
 def to_pixels(values: Tensor) -> np.ndarray:
@@ -70,9 +75,16 @@ def write_overview(run: Run, net: DTI, queries: np.ndarray) -> None:
     paths = sorted((run.path / "evolution").glob("*.npz"))
     frames = [np.load(path, allow_pickle=False) for path in paths]
     if frames:  # none if the run was stopped in its first epoch
-        grids = [images.grid(frame["prototypes"], columns, scale=scale) for frame in frames]
+        kept = [np.isin(frame["numbers"], frames[-1]["numbers"]) for frame in frames]
+        grids = [
+            images.grid(frame["prototypes"][rows], columns, scale=scale)
+            for frame, rows in zip(frames, kept, strict=True)
+        ]
         images.save_gif(folder / "prototypes.gif", grids)
-        tables = [_query_table(queries, frame["queries"], None, scale) for frame in frames]
+        tables = [
+            _query_table(queries, frame["queries"][:, rows], None, scale)
+            for frame, rows in zip(frames, kept, strict=True)
+        ]
         images.save_gif(folder / "queries.gif", tables)
     batch = data.to_float(data.to_device(queries, net.prototypes.device))
     with torch.no_grad():

@@ -50,8 +50,12 @@ def load(cfg: config.Config, run: Run) -> model.DTI:
     """The trained model in evaluation mode; raises UserError if the run has no checkpoint."""
     weights = run.require_checkpoint().path / "model.safetensors"
     # The shape of the images is not in the config; `load_module` compares all others.
-    shape = checkpoint.read(weights).get("prototypes", torch.empty(1, 1, 1, 1)).shape[1:]
-    net = model.build(cfg.model, torch.zeros(cfg.model.n_prototypes, *shape)).to(select_device())
+    k = cfg.model.n_prototypes
+    saved = checkpoint.read(weights).get("prototypes", torch.empty(k, 1, 1, 1))
+    if cfg.model.surplus and len(saved) > k:
+        k = len(saved)
+        log.warning("training stopped before its surplus prototypes were removed: %d are left", k)
+    net = model.build(cfg.model, torch.zeros(k, *saved.shape[1:])).to(select_device())
     checkpoint.load_module(net, weights)
     net.encoder_dtype = compute_dtype(cfg.training.precision, net.prototypes.device)
     net.n_active = len(net.transformations)

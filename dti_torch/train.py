@@ -27,8 +27,8 @@ from dti_torch import cluster, config, data, figures, model
 log = logging.getLogger("dti_torch.train")
 
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
-COOLDOWN = 8  # checks before a reassigned cluster may be reassigned again
-BUFFERS = ("winners", "usage", "cooldown", "losses")  # tensors of State that checkpoints hold
+PRUNING_IMAGES = 10_000  # images on which removal costs are measured
+BUFFERS = ("winners", "wins", "numbers", "losses")  # tensors of State that checkpoints hold
 PREFIX = "optimizer."  # of the optimizer's tensors in a checkpoint
 
 
@@ -39,8 +39,8 @@ class State:
     net: model.DTI
     optimizer: torch.optim.Optimizer
     winners: Tensor  # (n,) int, nearest prototype of each image in this epoch; -1: not seen yet
-    usage: Tensor  # (3, k) sums of cluster.cluster_usage since the last check
-    cooldown: Tensor  # (k,) checks before a reassigned cluster may be reassigned again
+    wins: Tensor  # (k,) images that each prototype has won since the last check
+    numbers: Tensor  # (k,) int, indices of the prototypes before any was removed
     losses: Tensor  # (2,) sums over the steps since the last check and over the epoch's images
     epoch: int = 0
     batch: int = 0  # batches done in this epoch
@@ -67,7 +67,7 @@ def main() -> None:
                     run.stop()
             metrics_text = log_epoch(run, state, dataset.labels)
             log.info("epoch %d of %d: %s", epoch + 1, n_epochs, metrics_text)
-            figures.save_frame(run, state.net, images, epoch, n_epochs)
+            figures.save_frame(run, state.net, state.numbers, images, epoch, n_epochs)
             is_last = state.epoch == n_epochs
             if is_last or time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
                 save(run, state)
@@ -76,10 +76,11 @@ def main() -> None:
 
 def initial_state(cfg: config.Config, images: Tensor) -> State:
     """The state before the first step on images uint8 (n, c, h, w); raises UserError if too few."""
-    n, k = len(images), cfg.model.n_prototypes
+    n = len(images)
     if n < 2:
         raise UserError(f"there is only {n} image: clustering needs two")
-    if k > n:
+    if cfg.model.n_prototypes > n:
+        k = cfg.model.n_prototypes
         raise UserError(f"model.n_prototypes is {k}, but there are only {n} images")
     malloc_tuning.disable_trimming()
     torch.manual_seed(cfg.training.seed)
@@ -98,12 +99,13 @@ def initial_state(cfg: config.Config, images: Tensor) -> State:
         },
     ]
     optimizer = torch.optim.Adam(groups, cfg.training.lr, fused=True)
+    k = len(prototypes)
     return State(
         net,
         optimizer,
         winners=torch.full((n,), -1, device=images.device),
-        usage=torch.zeros(3, k, device=images.device),
-        cooldown=torch.zeros(k, device=images.device),
+        wins=torch.zeros(k, device=images.device),
+        numbers=torch.arange(k, device=images.device),
         losses=torch.zeros(2, device=images.device),
     )
 
@@ -125,9 +127,10 @@ def train_epoch(
         epochs_done = state.epoch + state.batch * training.batch_size / len(images)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(training, epochs_done)
+        prune(cfg, state, images, epochs_done)
         loss, distances = train_step(state, batch)
         state.winners[indices] = distances.argmin(1)
-        state.usage += cluster.cluster_usage(distances)
+        state.wins += torch.bincount(state.winners[indices], minlength=len(state.wins))
         state.losses += loss * torch.tensor([1.0, len(batch)], device=images.device)
         state.batch += 1
         state.step += 1
@@ -137,6 +140,7 @@ def train_epoch(
             began, n_done = time.perf_counter(), 0
         yield
     state.epoch, state.batch = state.epoch + 1, 0
+    prune(cfg, state, images, state.epoch)
 
 
 def train_step(state: State, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,8 +169,8 @@ def learning_rate(training: config.Training, epochs_done: float) -> float:
 def check_clusters(
     cfg: config.Config, state: State, run: Run | None, images_per_second: float
 ) -> None:
-    """Logs the metrics since the last check and reassigns empty or redundant clusters."""
-    proportions = state.usage[0] / state.usage[0].sum()
+    """Logs the metrics since the last check and reassigns empty clusters."""
+    proportions = state.wins / state.wins.sum()
     if run:
         run.log(
             "train",
@@ -174,29 +178,42 @@ def check_clusters(
             epoch=state.epoch,
             loss=float(state.losses[0]) / cfg.training.check_interval,
             images_per_second=round(images_per_second, 1),
-            **{f"proportion/{k}": round(p, 5) for k, p in enumerate(proportions.tolist())},
+            **{
+                f"proportion/{k}": round(p, 5)
+                for k, p in zip(state.numbers.tolist(), proportions.tolist(), strict=True)
+            },
         )
     threshold = cfg.model.empty_cluster_threshold or 0.2 / len(proportions)
     empty = torch.nonzero(proportions < threshold).flatten().tolist()
-    state.cooldown -= 1
     if cfg.model.reassign_empty and empty:
-        reassign(cfg, state, empty, int(proportions.argmax()), "empty")
-    elif cfg.model.redundancy and state.net.n_active < len(state.net.transformations):
-        pair = cluster.find_redundant(state.usage, state.cooldown, cfg.model.redundancy)
-        if pair:
-            redundant, donor = pair
-            reassign(cfg, state, [redundant], donor, "redundant")
-    state.usage.zero_()
+        donor = int(proportions.argmax())
+        generator = seeded_generator(cfg.training.seed, state.step)
+        cluster.reassign(state.net, state.optimizer, empty, donor, generator)
+        log.info("step %d: empty clusters %s become copies of %d", state.step, empty, donor)
+    state.wins.zero_()
     state.losses[0] = 0
 
 
-def reassign(
-    cfg: config.Config, state: State, clusters: list[int], donor: int, reason: str
-) -> None:
+def prune(cfg: config.Config, state: State, images: Tensor, epochs_done: float) -> None:
+    """Removes surplus prototypes if it is time, the ones without which the loss rises least."""
+    n_initial = cfg.model.n_initial(len(images))
+    n_left = cfg.model.n_left(n_initial, epochs_done, cfg.training.n_epochs)
+    n_removed = len(state.numbers) - n_left
+    if n_removed <= 0:
+        return
     generator = seeded_generator(cfg.training.seed, state.step)
-    cluster.reassign(state.net, state.optimizer, clusters, donor, generator)
-    state.cooldown[[*clusters, donor]] = COOLDOWN
-    log.info("step %d: %s clusters %s become copies of %d", state.step, reason, clusters, donor)
+    sample = torch.randperm(len(images), generator=generator)[:PRUNING_IMAGES]
+    state.net.eval()
+    distances = cluster.distances(state.net, images[sample.to(images.device)])
+    state.net.train()
+    removed = cluster.superfluous(distances, n_removed)
+    log.info("step %d: prototypes %s are removed", state.step, state.numbers[removed].tolist())
+    remove(state, removed)
+
+
+def remove(state: State, clusters: list[int]) -> None:
+    left = cluster.remove(state.net, state.optimizer, clusters)
+    state.wins, state.numbers = state.wins[left], state.numbers[left]
 
 
 def log_epoch(run: Run, state: State, labels: np.ndarray | None) -> str:
@@ -244,10 +261,12 @@ def resume(run: Run, state: State) -> None:
     if latest is None:
         run.rewind()
         return
-    checkpoint.load_module(state.net, latest.path / "model.safetensors")
     path = latest.path / "state.safetensors"
     saved = checkpoint.read(path)
     buffers = {name: value for name, value in saved.items() if not name.startswith(PREFIX)}
+    n_removed = len(state.numbers) - len(buffers.get("numbers", state.numbers))
+    remove(state, list(range(n_removed)))  # any: the shapes are what counts here
+    checkpoint.load_module(state.net, latest.path / "model.safetensors")
     checkpoint.copy_tensors({name: getattr(state, name) for name in BUFFERS}, buffers, path)
     checkpoint.load_optimizer(state.optimizer, saved, path, PREFIX)
     state.step = latest.step

@@ -16,7 +16,8 @@ model:
   encoder: strided
   transformations: [identity, affine, tps]
   curriculum: [1, 2]
-  redundancy: 0.5
+  surplus: 0.5
+  pruning: [1, 2]
 training:
   {n_epochs: 3, batch_size: 32, lr: 0.01, milestones: [2], cosine_from: 1, check_interval: 3}
 """

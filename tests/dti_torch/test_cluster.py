@@ -85,35 +85,18 @@ def test_baseline_separates_dark_and_bright_large_images():
     assert len(set(clusters[:8])) == len(set(clusters[8:])) == 1 and clusters[0] != clusters[8]
 
 
-def test_cluster_usage_sums_wins_distances_and_removal_costs():
+def test_removal_costs_are_the_distances_to_the_second_nearest():
     distances = torch.tensor([[1.0, 4.0, 9.0], [5.0, 3.0, 9.0], [2.0, 8.0, 7.0]])
-    expected = [
-        [2.0, 1.0, 0.0],  # images
-        [0.0 + 1.0, 2.0, 0.0],  # distance above 1, the smallest
-        [3.0 + 5.0, 2.0, 0.0],  # 4 - 1 and 7 - 2; 5 - 3
-    ]
-    assert cluster.cluster_usage(distances).tolist() == expected
+    expected = [3.0 + 5.0, 2.0, 0.0]  # 4 - 1 and 7 - 2; 5 - 3; wins no image
+    assert cluster.removal_costs(distances).tolist() == expected
 
 
-def test_find_redundant_single_prototype_is_none():
-    usage = cluster.cluster_usage(torch.rand(5, 1))
-    assert usage[0].item() == 5
-    assert cluster.find_redundant(usage, torch.zeros(1), redundancy=1.0) is None
-
-
-@pytest.mark.parametrize(
-    ("redundancy", "cooldown", "expected"),
-    [
-        (0.2, [0, 0, 0], (1, 2)),  # removing 1 costs 1.0 < 0.2 x 10
-        (0.1, [0, 0, 0], None),  # not less than 0.1 x 10
-        (0.5, [0, 1, 0], (0, 2)),  # 1 is in cooldown; 4.0 < 0.5 x 10
-        (0.2, [0, 0, 1], None),  # 2 is in cooldown: 1.0 > 0.2 x 3
-        (1.0, [1, 1, 1], None),
-    ],
-)
-def test_find_redundant_pairs_cheapest_with_worst_cluster(redundancy, cooldown, expected):
-    usage = torch.tensor([[9.0, 9.0, 9.0], [3.0, 2.0, 10.0], [4.0, 1.0, 8.0]])
-    assert cluster.find_redundant(usage, torch.tensor(cooldown), redundancy) == expected
+def test_superfluous_prototypes_are_computed_anew_after_each_removal():
+    # 0 and 1 are the same cluster: either costs 1, but without the one the other costs 20.
+    distances = torch.tensor([[0.0, 1.0, 20.0, 20.0], [1.0, 0.0, 20.0, 20.0]])
+    distances = torch.cat([distances, torch.tensor([[20.0, 20.0, 0.0, 3.0], [20, 20, 9, 0]])])
+    # costs 1, 1, 3, 9; after 0 is gone 1 costs 19 + 20, and 2 is the cheapest with 3
+    assert cluster.superfluous(distances, 2) == [0, 2]
 
 
 def train_briefly(name="dtikmeans"):
@@ -133,7 +116,8 @@ def train_briefly(name="dtikmeans"):
 
 
 def step(net, optimizer):
-    noisy = net.prototypes.detach().repeat(3, 1, 1, 1) + 0.2 * torch.rand(12, 1, 6, 7)
+    clean = net.prototypes.detach().repeat(3, 1, 1, 1)
+    noisy = clean + 0.2 * torch.rand_like(clean)
     value, _ = net.loss(noisy)
     optimizer.zero_grad()
     value.backward()
@@ -196,9 +180,59 @@ def test_check_reassigns_all_empty_clusters_to_the_largest():
     )
     state = train.initial_state(cfg, random_images(20))
     nn.init.normal_(state.net.regressors["0"].biases[2])
-    state.usage[0] = torch.tensor([30.0, 1.0, 68.0, 1.0])  # 0.2 / 4 is 5 %
+    state.wins[:] = torch.tensor([30.0, 1.0, 68.0, 1.0])  # 0.2 / 4 is 5 %
     train.check_clusters(cfg, state, None, 0.0)
     biases = state.net.regressors["0"].biases[2]
     assert torch.equal(biases[1], biases[2]) and torch.equal(biases[3], biases[2])
     assert not torch.equal(biases[0], biases[2])
-    assert not state.usage.any()  # reset
+    assert not state.wins.any()  # reset
+
+
+@pytest.mark.parametrize("name", ["dtikmeans", "dtigmm"])
+def test_removed_prototypes_take_regressors_and_moments_with_them(name):
+    net, optimizer = train_briefly(name)
+    before = copy.deepcopy(net)
+    moments = {
+        p: optimizer.state[p]["exp_avg"] for p in cluster.per_prototype(net) if p in optimizer.state
+    }
+    assert cluster.remove(net, optimizer, [2, 0]) == [1, 3]
+    for name, parameter in per_prototype(net).items():
+        assert torch.equal(parameter, before.get_parameter(name)[[1, 3]]), name
+        if parameter in moments:
+            assert torch.equal(optimizer.state[parameter]["exp_avg"], moments[parameter][[1, 3]])
+    step(net, optimizer)  # training continues
+    assert net(torch.rand(5, 1, 6, 7)).shape == (5, 2)
+
+
+def test_surplus_prototypes_are_removed_between_the_two_epochs_of_pruning():
+    cfg = config.Model(n_prototypes=8, surplus=0.5, pruning=(2, 5))
+    assert cfg.n_initial(100) == 12 and cfg.n_initial(9) == 9
+    left = [cfg.n_left(12, epochs, 10) for epochs in (0, 1.9, 2, 2.9, 3, 3.9, 4, 4.9, 5, 10)]
+    assert left == [12, 12, 11, 11, 10, 10, 9, 9, 8, 8]
+    fractions = config.Model(n_prototypes=8, surplus=0.5, pruning=(0.2, 0.5))
+    assert [fractions.n_left(12, epochs, 10) for epochs in (1.9, 2, 5)] == [12, 11, 8]
+    assert cfg.n_left(12, 1, 1) == 8  # training ends before the first epoch of pruning
+    assert config.Model().n_left(10, 30, 40) == 10  # no surplus
+
+
+def test_training_prunes_the_prototype_that_is_closest_to_another():
+    """Three groups of images, four prototypes: of the two in one group, one goes."""
+    groups = torch.zeros(3, 1, 6, 7, dtype=torch.uint8)
+    groups[1, :, :3], groups[2, :, :, :3] = 250, 250
+    images = groups.repeat_interleave(10, 0)
+    cfg = config.Config(
+        model=config.Model(
+            n_prototypes=3,
+            surplus=0.3,
+            pruning=(1, 1),
+            encoder="strided",
+            transformations=("identity",),
+        ),
+        training=config.Training(n_epochs=2, batch_size=30),
+    )
+    state = train.initial_state(cfg, images)
+    state.net.prototypes.data = torch.cat([groups, groups[1:2] - 5]).float() / 255
+    list(train.train_epoch(cfg, state, images))
+    assert state.numbers.tolist() in ([0, 1, 2], [0, 2, 3])
+    list(train.train_epoch(cfg, state, images))
+    assert state.winners.bincount().tolist() == [10, 10, 10]

@@ -32,7 +32,7 @@ ROWS = {row.split()[0]: row.split()[1:] for row in TABLE.strip().splitlines()}
 EVERYWHERE = {
     **{"model.name": "dtikmeans", "model.init": "sample", "model.padding": "border"},
     **{"model.grid_size": 4, "model.kernel_size": 7, "model.reassign_empty": True},
-    **{"model.redundancy": 0.0, "training.cosine_from": None},
+    **{"model.surplus": 0, "training.cosine_from": None},
     **{"training.weight_decay": 1e-6, "training.gamma": 0.1},
 }
 ONLY = {

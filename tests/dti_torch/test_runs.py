@@ -106,8 +106,10 @@ def test_metrics_have_every_epoch_and_check(finished_run):
     assert [line["transformations"] for line in epochs] == [1, 2, 3]
     assert [line["step"] for line in epochs] == [4, 8, 12]
     checks = [line for line in lines(run) if line["split"] == "train"]
-    totals = [sum(line[f"proportion/{k}"] for k in range(4)) for line in checks]
+    proportions = [[line[name] for name in line if "proportion/" in name] for line in checks]
     assert [line["step"] for line in checks] == [3, 6, 9, 12]
+    assert [len(values) for values in proportions] == [6, 5, 4, 4]  # after 4 and 8 steps one goes
+    totals = [sum(values) for values in proportions]
     np.testing.assert_allclose(totals, 1, atol=1e-4)  # rounded to five digits each
 
 
