@@ -91,12 +91,9 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.net.forward_features(self.pad(images))
 
-    def describe(self) -> dict[str, str]:
-        """What weights alone do not tell, as metadata of their file.
-
-        A single entry, since safetensors writes several in an order that changes from run to run.
-        """
-        values = {
+    def header(self) -> dict[str, Any]:
+        """What weights alone do not tell."""
+        values: dict[str, Any] = {
             "n_heads": self.n_heads,
             "grid": list(self.net.patch_embed.grid_size),
             "mean": list(self.statistics[0]),
@@ -105,10 +102,17 @@ class Encoder(nn.Module):
         epsilons = [norm.eps for norm in self.net.modules() if isinstance(norm, nn.LayerNorm)]
         if epsilons:
             values["norm_eps"] = epsilons[0]
-        return {"encoder": json.dumps(values)}
+        return values
+
+    def describe(self) -> dict[str, str]:
+        """The header as metadata of a file of weights.
+
+        A single entry, since safetensors writes several in an order that changes from run to run.
+        """
+        return {"encoder": json.dumps(self.header())}
 
     def adopt(self, header: dict[str, Any]) -> None:
-        """Takes the normalization of images and the epsilon of layer norms from `describe`."""
+        """Takes the normalization of images and the epsilon of layer norms from a header."""
         if {"mean", "std"} <= header.keys():
             self.statistics = (tuple(header["mean"]), tuple(header["std"]))
             for buffer, values in zip((self.mean, self.std), self.statistics, strict=True):
@@ -230,7 +234,10 @@ def load_tensors(
     tensors, ignored = fit(encoder, saved, header, path)
     encoder.net.load_state_dict(tensors)
     encoder.adopt(header)
-    is_resized = "pos_embed" in saved and saved["pos_embed"].shape != tensors["pos_embed"].shape
+    is_resized = any(
+        name.endswith("pos_embed") and value.shape != tensors["pos_embed"].shape
+        for name, value in saved.items()
+    )
     log.info(
         "weights of %s: all %d loaded from %s%s",
         encoder.title,
@@ -285,7 +292,7 @@ def load_pretrained(encoder: Encoder) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a .safetensors or .pth file by name, and what `describe` says of them.
+    """The tensors of a .safetensors or .pth file by name, and `Encoder.header` of them.
 
     Of a checkpoint of DINO's authors the names begin with student. and teacher., and there is the
     center; of one of Segmenter's authors the header is that of the variant.yml beside it. Raises
@@ -319,10 +326,13 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return saved, header
 
 
-def header_of(path: Path) -> dict[str, Any]:
-    """What `describe` says in a .safetensors file; empty if nothing."""
+def adopt_header(networks: nn.Module, path: Path) -> None:
+    """Gives all encoders in a module the header of a run's .safetensors file, see `adopt`."""
     with safe_open(path, "pt") as file:
-        return weights.metadata_json(file.metadata() or {}, "encoder")
+        header = weights.metadata_json(file.metadata() or {}, "encoder")
+    for module in networks.modules():
+        if isinstance(module, Encoder):
+            module.adopt(header)
 
 
 def select(saved: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -339,7 +349,7 @@ def _has_decoder(saved: dict[str, Tensor]) -> bool:
 
 
 def _segmenter_header(path: Path) -> dict[str, Any]:
-    """What `describe` would say of a checkpoint of Segmenter's authors, from its variant.yml."""
+    """The header of a checkpoint of Segmenter's authors, from its variant.yml."""
     header: dict[str, Any] = {"norm_eps": SEGMENTER_NORM_EPS, "resize": "bilinear"}
     file = path.with_name("variant.yml")
     if not file.is_file():
