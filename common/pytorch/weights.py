@@ -1,21 +1,37 @@
 """Reads pretrained weights, .safetensors or .pth, without executing code in them."""
 
+import argparse
 import json
 import pickle
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common import UserError
+
+# What whole checkpoints of the papers' authors hold besides tensors and containers: the command
+# line (DINO's args) and, in the state of an optimizer, rates that are NumPy scalars. Nothing else
+# is allowed; none of these runs code of the file.
+_SCALAR = np.float64(0).__reduce__()[0]
+_ALLOWED = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The content of a .safetensors or .pth file, and the metadata of a .safetensors file.
 
     A .pth file may hold nested dictionaries, see `state_dict`. Raises UserError for a missing or
-    damaged file, and for one with other objects than tensors and plain containers.
+    damaged file, and for one with other objects than tensors, plain containers, an
+    argparse.Namespace and NumPy scalars.
     """
     if not path.is_file():
         raise UserError(
@@ -28,7 +44,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
             with safe_open(path, "pt") as file:
                 return load_file(path), file.metadata() or {}
-        return torch.load(path, map_location="cpu", weights_only=True), {}
+        with torch.serialization.safe_globals(_ALLOWED):
+            return torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} holds more than tensors and was not loaded, as it could run any code: save "
@@ -51,6 +68,59 @@ def state_dict(content: object, path: Path, keys: tuple[str, ...]) -> dict[str, 
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
         raise UserError(f"{path} holds no weights by name: expected a state_dict")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def strip_prefixes(
+    saved: Mapping[str, Tensor], prefixes: str, path: Path | str
+) -> dict[str, Tensor]:
+    """The tensors by names without their prefixes; prefixes: a regular expression of one.
+
+    Raises UserError if two names become one, as in a file of two networks.
+    """
+    stripped: dict[str, Tensor] = {}
+    for name, value in saved.items():
+        short = re.sub(rf"^({prefixes})+", "", name)
+        if short in stripped:
+            raise UserError(f"{path} holds two networks: {short} is there twice, such as {name}")
+        stripped[short] = value
+    return stripped
+
+
+def check(
+    saved: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    path: Path | str,
+    title: str,
+    ignored: str = "",
+) -> list[str]:
+    """Raises UserError with the difference unless the tensors of a file are all those expected.
+
+    title: what they are for, in messages; ignored: a regular expression of the beginnings of other
+    names that the file may have, as of a classifier. Returns the names that it matches. Counters of
+    batch norm, which old files lack and nothing uses, may be missing.
+    """
+    needed = {name for name in expected if not name.endswith("num_batches_tracked")}
+    if missing := sorted(needed - saved.keys()):
+        raise UserError(
+            f"{path} lacks {len(missing)} of the {len(needed)} weights of {title}, such as "
+            f"{missing[0]}; it has {', '.join(sorted(saved)[:3])}, ..."
+        )
+    others = sorted(saved.keys() - expected.keys())
+    known = [name for name in others if ignored and re.match(ignored, name)]
+    if unknown := sorted(set(others) - set(known)):
+        raise UserError(
+            f"{path} is of another model: it has {len(unknown)} weights that {title} lacks, such "
+            f"as {unknown[0]}"
+        )
+    for name in sorted(saved.keys() & expected.keys()):
+        if saved[name].shape != expected[name].shape:
+            raise UserError(
+                f"{path} is of another model: {name} is {tuple(saved[name].shape)}, {title} "
+                f"expects {tuple(expected[name].shape)}"
+            )
+        if not saved[name].isfinite().all():
+            raise UserError(f"{path}: {name} is NaN or infinite")
+    return known
 
 
 def metadata_json(metadata: dict[str, str], key: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import re
 from pathlib import Path
 
 import torch
@@ -16,6 +15,12 @@ log = logging.getLogger(__name__)
 
 # Prefixes of weight names: of DataParallel, of our runs, and of other libraries.
 PREFIXES = r"(module|model|net|backbone|encoder|encoder_q|trunk|body|feature_extractor)\."
+# Beginnings of names of other parts, which a file may have: classifiers, the authors' Sobel filters
+# and top layer, heads of self-supervised methods, the second encoder and the queue of MoCo.
+OTHER_PARTS = (
+    r"(fc|classifier|pre_logits|last_linear|top_layer|sobel|head|projection|projection_head"
+    r"|prototypes|projector|predictor|encoder_k|queue|queue_ptr)(\.|$)"
+)
 WRAPPERS = ("state_dict", "model", "teacher")  # keys of a .pth file that hold the weights
 TIMM_NAMES = {
     "vgg11": "vgg11_bn",
@@ -26,48 +31,33 @@ TIMM_NAMES = {
 
 
 def load(trunk: nn.Module, path: Path) -> None:
-    """Loads the trunk from a .safetensors or .pth file; raises UserError if a weight is missing.
+    """Loads the trunk from a .safetensors or .pth file; raises UserError unless all of it fits.
 
     Nothing in a .pth file is executed. Prefixes as of DataParallel and of our own runs are dropped;
-    weights of other parts (a classifier) are ignored and logged.
+    weights of other parts (a classifier) are ignored and logged, any others are refused.
     """
     content, _ = weights_files.read(path)
-    _copy(trunk, weights_files.state_dict(content, path, WRAPPERS), str(path))
+    _copy(trunk, weights_files.state_dict(content, path, WRAPPERS), path)
     log.info("weights of %s from %s", trunk.name, path)
 
 
-def _copy(trunk: nn.Module, saved: dict[str, Tensor], source: str) -> None:
-    saved = {_without_prefixes(name): value for name, value in saved.items()}
-    own = {_without_prefixes(name): value for name, value in trunk.state_dict().items()}
-    # old files lack the number of batches seen by batch norm, which is not used
-    needed = {name for name in own if not name.endswith("num_batches_tracked")}
-    missing = sorted(needed - saved.keys())
-    if missing:
-        raise UserError(
-            f"{source} lacks {len(missing)} of the {len(needed)} weights of {trunk.name}, such as "
-            f"{missing[0]}; it has {', '.join(sorted(saved)[:3])}, ..."
-        )
-    for name in sorted(needed):
-        if saved[name].shape != own[name].shape:
-            raise UserError(
-                f"{source} is of another {trunk.name}: {name} is {tuple(saved[name].shape)}, "
-                f"expected {tuple(own[name].shape)} for images of {trunk.shape[1]} pixels"
-            )
-        if not saved[name].isfinite().all():
-            raise UserError(f"{source}: {name} is NaN or infinite")
+def _copy(trunk: nn.Module, saved: dict[str, Tensor], source: Path | str) -> None:
+    saved = weights_files.strip_prefixes(_without_modules(saved), PREFIXES, source)
+    own = weights_files.strip_prefixes(trunk.state_dict(), PREFIXES, source)
+    title = f"{trunk.name} for images of {trunk.shape[1]} pixels"
+    ignored = weights_files.check(saved, own, source, title, OTHER_PARTS)
     with torch.no_grad():
-        for name in needed:
+        for name in own.keys() & saved.keys():
             own[name].copy_(saved[name])
-    ignored = sorted(saved.keys() - own.keys())
     if ignored:
         log.info(
             "%s: ignored weights that are not of the trunk: %s", source, ", ".join(ignored[:8])
         )
 
 
-def _without_prefixes(name: str) -> str:
-    name = re.sub(rf"^({PREFIXES})+", "", name)
-    return name.replace("features.module.", "features.", 1)
+def _without_modules(saved: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors wrap only the convolutions in DataParallel: features.module.0.weight."""
+    return {name.replace("features.module.", "features.", 1): saved[name] for name in saved}
 
 
 # ---- timm

@@ -55,11 +55,15 @@ class Model:
     n_outputs: int = 65536
     """Dimensions of the output distributions, the paper's K."""
     norm_last_layer: bool = True
-    """Keep the weights of the last layer at length 1."""
+    """Keep the weights of the last layer at length 1; the authors' ViT-S was trained with false."""
     pretrained: bool = False
     """Start from timm's weights of the backbone."""
     weights: str | None = None
-    """A .safetensors or .pth file of encoder weights to start from. null: none."""
+    """A .safetensors or .pth file to start from: an encoder, or student and teacher with heads and
+    the center, of a run or of the authors. null: none."""
+    continue_training: bool = False
+    """Continue the training of model.weights, a whole checkpoint of the authors: with its epoch and
+    the moments of its AdamW. false: start a new training from its weights."""
 
     def __post_init__(self) -> None:
         checks.at_least(self, 1, "patch_size", "width", "depth", "hidden", "bottleneck", "n_heads")
@@ -67,6 +71,8 @@ class Model:
         checks.below_one(self, "drop_path")
         is_named = bool(self.backbone or self.pretrained)
         require(not (self.stem and is_named), "model.stem", True, "false for a backbone of timm")
+        can_continue = bool(self.weights) or not self.continue_training
+        require(can_continue, "model.continue_training", True, "false without model.weights")
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,10 @@ class Training:
     seed: int = 0
     """Seed of weights, crops and drop path."""
     lr: float = 5e-4
-    """Highest learning rate; paper: 5e-4 * batch_size / 256."""
+    """Highest learning rate for batches of 256; the rate used is lr * batch_size / 256, as in the
+    paper."""
     final_lr: float = 1e-6
-    """Learning rate at the end of the cosine decay."""
+    """Learning rate at the end of the cosine decay, whatever the batch size."""
     warmup: float = 0.1
     """Fraction of the steps during which the learning rate rises; paper: 10 of 100 epochs."""
     weight_decay: float = 0.04
@@ -120,7 +127,8 @@ class Training:
     color: float = 1.0
     """Strength of color jitter. 0: no jitter, no grayscale and no solarization."""
     blur: float = 1.0
-    """Strength of Gaussian blur. 0: none."""
+    """Factor of the standard deviations of Gaussian blur, 0.1 to 2 pixels of a crop. 1: the paper's
+    for crops of 224 and 96 pixels; less for smaller ones. 0: none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Floating-point type of the network; auto: bfloat16 if the hardware supports it."""
     save_model: bool = False

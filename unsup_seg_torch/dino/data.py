@@ -25,7 +25,7 @@ log = logging.getLogger("unsup_seg_torch.dino.data")
 # Probabilities of jitter and grayscale; of solarization, for the second global view.
 P_JITTER, P_GRAY, P_SOLARIZE = 0.8, 0.2, 0.2
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.2, 0.1
-SIGMA, BLUR_SIZE = (0.1, 2.0), 224  # of the blur, in pixels of a view of that size
+SIGMA = (0.1, 2.0)  # of the blur, in pixels of a view of any size
 P_BLUR = (1.0, 0.1, 0.5)  # of the first and second global view, and of the local views
 
 
@@ -101,7 +101,7 @@ def view(
     columns = torch.where(flipped[:, None, None], columns.flip(1), columns)
     if training.blur:
         blurred = torch.rand(b, generator=generator) < P_BLUR[kind]
-        sigmas = training.blur * uniform(b, SIGMA, generator) * size / BLUR_SIZE
+        sigmas = training.blur * uniform(b, SIGMA, generator)
         blurs = blur_matrices(torch.where(blurred, sigmas, 0.0), size)
         rows, columns = blurs @ rows, blurs @ columns
     views = resample(pixels, rows, columns / 255)

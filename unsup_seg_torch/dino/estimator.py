@@ -35,12 +35,15 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
         depth: int = 6,
         n_heads: int | None = None,
         stem: bool = False,
+        hidden: int = 512,
+        bottleneck: int = 128,
         n_outputs: int = 1024,
+        norm_last_layer: bool = True,
         size: int = 32,
         large: int = 32,
         small: int = 16,
         n_small: int = 4,
-        lr: float = 1e-3,
+        lr: float = 4e-3,
         koleo: float = 0.1,
         momentum: float = 0.99,
         batch_size: int = 64,
@@ -56,7 +59,10 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
         self.depth = depth
         self.n_heads = n_heads
         self.stem = stem
+        self.hidden = hidden
+        self.bottleneck = bottleneck
         self.n_outputs = n_outputs
+        self.norm_last_layer = norm_last_layer
         self.size = size
         self.large = large
         self.small = small
@@ -137,9 +143,10 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
                 depth=self.depth,
                 n_heads=self.n_heads,
                 stem=self.stem,
-                hidden=512,
-                bottleneck=128,
+                hidden=self.hidden,
+                bottleneck=self.bottleneck,
                 n_outputs=self.n_outputs,
+                norm_last_layer=self.norm_last_layer,
                 drop_path=0.0,
             ),
             training=config.Training(
@@ -152,5 +159,6 @@ class DINOFeatures(TransformerMixin, BaseEstimator):
                 large=self.large,
                 small=self.small,
                 n_small=self.n_small,
+                blur=min(self.large / 224, 1.0),  # two pixels of the paper's crops
             ),
         )

@@ -1,17 +1,27 @@
 """DINO's student and teacher: one architecture, the teacher a moving average of the student."""
 
+import argparse
 import copy
+import itertools
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from common import UserError
+from common.pytorch import checkpoint, weights
 from unsup_seg_torch.dino import config
 from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit.encoder import Encoder
 
+log = logging.getLogger("unsup_seg_torch.dino.model")
+
+PARTS = ("student", "teacher")
 PRETRAINED = "vit_small_patch16_224.dino"  # the default backbone if model.pretrained is true
 
 
@@ -122,10 +132,125 @@ def build(cfg: config.Model, size: int) -> DINO:
     )
 
 
+# ---- weights
+
+# The names of the head's layers in the authors' code, with either version of PyTorch's weight norm.
+LAST_LAYER = "last.parametrizations.weight.original"
+AUTHORS_HEAD = {
+    "mlp.": "layers.",
+    "last_layer.weight_g": f"{LAST_LAYER}0",
+    "last_layer.weight_v": f"{LAST_LAYER}1",
+    "last_layer.parametrizations.weight.original": LAST_LAYER,
+}
+
+
 def load_start_weights(cfg: config.Model, net: DINO) -> None:
-    """Loads the weights that the config names into both encoders; raises UserError."""
+    """Loads the weights that the config names, if any: all that the file has, or UserError.
+
+    A file of student and teacher with heads, of our runs or of the authors, gives both networks and
+    the center; any other gives both encoders the same weights, of its teacher if there is one.
+    """
     if cfg.weights:
-        encoders.load(net.student.encoder, Path(cfg.weights))
+        path = Path(cfg.weights)
+        saved, header = encoders.read(path)
+        has_both = all(any(k.startswith(f"{part}.") for k in saved) for part in PARTS)
+        if has_both and any(_is_head(k, part) for k in saved for part in PARTS):
+            _load_whole(net, saved, header, path)
+            return
+        encoders.load(net.student.encoder, path)
+        log.info("%s: encoders only, heads have random weights", path)
     elif cfg.pretrained:
         encoders.load_pretrained(net.student.encoder)
     net.update_teacher(0)
+    net.teacher.encoder.adopt(net.student.encoder.header())
+
+
+def _is_head(name: str, part: str) -> bool:
+    return re.match(rf"{part}\.(module\.)?head\.", name) is not None
+
+
+def _load_whole(net: DINO, saved: dict[str, Tensor], header: dict[str, Any], path: Path) -> None:
+    """Student, teacher and center; raises UserError, and changes nothing, unless all fit."""
+    bodies, heads = {}, {}
+    for part in PARTS:
+        tensors = {k: v for k, v in saved.items() if k.startswith(f"{part}.")}
+        head = {k: v for k, v in tensors.items() if _is_head(k, part)}
+        bodies[part] = {k: v for k, v in tensors.items() if k not in head}
+        network = net.get_submodule(part)
+        encoders.fit(network.encoder, bodies[part], header, path)
+        heads[part] = fit_head(network.head, head, path)
+    center = {"center": saved["center"]} if "center" in saved else {}
+    weights.check(center, {"center": net.center}, path, "the center of model.n_outputs")
+    known = r"(student|teacher)\.|center$"
+    if others := [name for name in saved if not re.match(known, name)]:
+        raise UserError(f"{path} is of another model: it also has {others[0]}")
+    lengths = heads["student"][f"{LAST_LAYER}0"]
+    if (
+        not net.student.head.last.parametrizations.weight.original0.requires_grad
+        and not (lengths == 1).all()
+    ):
+        raise UserError(
+            f"{path}: the rows of the last layer are not of length 1: set model.norm_last_layer "
+            "false"
+        )
+    for part in PARTS:
+        network = net.get_submodule(part)
+        encoders.load_tensors(network.encoder, bodies[part], header, path)
+        network.head.load_state_dict(heads[part])
+    net.center.copy_(center["center"])
+    log.info("%s: student, teacher, both heads and the center loaded", path)
+
+
+def fit_head(head: Head, saved: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of a head in a file as those of `head`; raises UserError unless all fit."""
+    tensors = {}
+    for name, value in saved.items():
+        name = name.partition("head.")[2]
+        for theirs, ours in AUTHORS_HEAD.items():
+            if name.startswith(theirs):
+                name = ours + name.removeprefix(theirs)
+                break
+        tensors[name] = value
+    title = "the head of model.hidden, model.bottleneck and model.n_outputs"
+    weights.check(tensors, head.state_dict(), path, title)
+    return tensors
+
+
+def load_training(optimizer: torch.optim.Optimizer, path: Path) -> int:
+    """Loads AdamW's moments from a checkpoint of the authors; returns the number of its epochs.
+
+    Their groups and the order of parameters are ours. Raises UserError for other files.
+    """
+    content, _ = weights.read(path)
+    content = content if isinstance(content, dict) else {}
+    epoch, saved, args = (content.get(key) for key in ("epoch", "optimizer", "args"))
+    try:
+        groups = [list(group["params"]) for group in saved["param_groups"]]
+        moments = {
+            f"{position}.{name}": torch.as_tensor(value, dtype=torch.float32)
+            for position, key in enumerate(itertools.chain(*groups))
+            for name, value in saved["state"].get(key, {}).items()
+            if value is not None
+        }
+    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError):
+        moments = {}
+    if not moments or type(epoch) is not int or epoch < 0:
+        raise UserError(
+            f"model.continue_training: {path} has no epoch and optimizer: expected a whole "
+            "checkpoint of the authors; to continue a run of ours use train.py --resume"
+        )
+    sizes, own = ([len(group) for group in each] for each in (groups, _groups(optimizer)))
+    names = {name.partition(".")[2] for name in moments}
+    if sizes != own or names != {"step", "exp_avg", "exp_avg_sq"}:
+        raise UserError(
+            f"model.continue_training: {path} has an optimizer of {sizes} parameters with "
+            f"{', '.join(sorted(names))}: expected AdamW with {own}; see model.norm_last_layer"
+        )
+    checkpoint.load_optimizer(optimizer, moments, path)
+    if isinstance(args, argparse.Namespace):
+        log.info("%s was trained with %s", path, vars(args))
+    return epoch
+
+
+def _groups(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
+    return [group["params"] for group in optimizer.param_groups]

@@ -15,6 +15,7 @@ from common.pytorch.device import select_device
 from common.run import Run
 from common.video import Frame
 from unsup_seg_torch.dino import config, data, figures, model, probes, train
+from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit import visualize
 from unsup_seg_torch.vit.encoder import Encoder
 
@@ -58,6 +59,7 @@ def load(cfg: config.Config, run: Run) -> model.DINO:
     latest = run.require_checkpoint()
     state = train.initial_state(cfg, select_device())
     checkpoint.load_module(state.net, latest.path / "model.safetensors")
+    encoders.adopt_header(state.net, latest.path / "model.safetensors")
     return state.net.eval()
 
 

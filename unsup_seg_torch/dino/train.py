@@ -4,12 +4,13 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import curves, malloc_tuning
+from common import UserError, curves, malloc_tuning
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
 from common.pytorch.metrics import RunningMetrics
@@ -17,12 +18,14 @@ from common.pytorch.precision import autocast
 from common.pytorch.random import PRIME
 from common.run import Run
 from unsup_seg_torch.dino import config, data, figures, loss, model
+from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit.encoder import unfuse_attention
 
 log = logging.getLogger("unsup_seg_torch.dino.train")
 
 STEPS_BETWEEN_LOGS = 10
 METRICS = ("loss", "entropy", "information")
+LR_BATCH_SIZE = 256  # images per batch for which training.lr is the highest learning rate
 # Information in the teacher's outputs, as a fraction of ln k, below which they have collapsed, and
 # the fraction of the steps after which this is checked.
 MIN_INFORMATION, COLLAPSE_WARMUP = 0.002, 0.1
@@ -56,6 +59,8 @@ def train(cfg: config.Config, run: Run) -> None:
     resume(run, state)
     if state.step == 0:
         model.load_start_weights(cfg.model, state.net)
+        if cfg.model.continue_training:
+            continue_training(cfg, state, n_images)
         if n_epochs == 0:
             save(run, state)
     n_steps = data.n_batches(cfg.training, n_images) * n_epochs
@@ -73,6 +78,21 @@ def train(cfg: config.Config, run: Run) -> None:
         figures.export(run, state.net.teacher.encoder)
     if cfg.training.save_logs and n_epochs:
         curves.write_curves(run, METRICS)
+
+
+def continue_training(cfg: config.Config, state: State, n_images: int) -> None:
+    """Moves to the epoch of model.weights, with its optimizer; raises UserError.
+
+    The schedules are those of the config at that epoch. Their gradient scaler is not used here, and
+    random numbers are ours.
+    """
+    state.epoch = model.load_training(state.optimizers["student"], Path(cfg.model.weights))
+    if state.epoch >= cfg.training.n_epochs:
+        raise UserError(
+            f"model.continue_training: {cfg.model.weights} was trained for {state.epoch} epochs: "
+            f"expected a larger training.n_epochs, it is {cfg.training.n_epochs}"
+        )
+    state.step = state.epoch * data.n_batches(cfg.training, n_images)
 
 
 def initial_state(cfg: config.Config, device: torch.device) -> State:
@@ -166,16 +186,20 @@ def clip_gradients(optimizer: torch.optim.Optimizer, max_norm: float) -> None:
 
 
 def schedules(training: config.Training, step: int, n_steps: int) -> dict[str, float]:
-    """Before a step, counted from 0: lr, weight_decay, momentum, teacher_temperature."""
+    """Before a step, counted from 0: lr, weight_decay, momentum, teacher_temperature.
+
+    lr is proportional to the batch size (Goyal et al. 2017, the linear scaling rule).
+    """
+    highest_lr = training.lr * training.batch_size / LR_BATCH_SIZE
 
     def cosine(first: float, last: float, done: float) -> float:
         return last + (first - last) * 0.5 * (1 + math.cos(math.pi * done))
 
     done, n_warmup = step / n_steps, training.warmup * n_steps
     if step < n_warmup:
-        lr = training.lr * step / n_warmup
+        lr = highest_lr * step / n_warmup
     else:
-        lr = cosine(training.lr, training.final_lr, (step - n_warmup) / (n_steps - n_warmup))
+        lr = cosine(highest_lr, training.final_lr, (step - n_warmup) / (n_steps - n_warmup))
     low, high = training.teacher_temperature, training.final_teacher_temperature
     warmed_up = min(1.0, done / training.teacher_warmup) if training.teacher_warmup else 1.0
     return {
@@ -224,5 +248,6 @@ def save(run: Run, state: State) -> None:
 def resume(run: Run, state: State) -> None:
     latest = checkpoint.restore(run, state.net, state.optimizers, state.metrics.tensors)
     if latest:
+        encoders.adopt_header(state.net, latest.path / "model.safetensors")
         state.step = latest.step
         state.epoch, state.batch = latest.progress["epoch"], latest.progress["batch"]

@@ -49,7 +49,7 @@ class Model:
     n_heads: int | None = None
     """Number of attention heads. null: width / 64, as in published models."""
     drop_path: float = 0.1
-    """Stochastic depth rate of the last block; it rises linearly from 0."""
+    """Stochastic depth rate of the encoder's last block; it rises linearly from 0."""
     decoder: Literal["mask", "linear"] = "mask"
     """Decoder: the paper's mask transformer, or its linear baseline."""
     decoder_depth: int = 2
@@ -61,9 +61,13 @@ class Model:
     pretrained: bool = False
     """Start from timm's weights of the backbone."""
     weights: str | None = None
-    """A .safetensors or .pth file of encoder weights to start from. null: none."""
+    """A .safetensors or .pth file to start from: an encoder, or encoder and decoder of a run or of
+    the authors. null: none."""
+    load_decoder: bool = True
+    """Load the decoder of model.weights if it has one; false for other classes or sizes."""
     stride: int | None = None
-    """Step in pixels between inference windows of the crop's size. null: the crop less 32."""
+    """Step in pixels between inference windows of the crop's size, to which smaller images are
+    enlarged. null: the crop less 32."""
     scales: tuple[float, ...] = (1.0,)
     """Image scales whose predictions are averaged; paper, multi-scale: 0.5 to 1.75."""
     flip: bool = False
@@ -98,7 +102,7 @@ class Training:
     batch_size: int = 8
     """Crops per batch."""
     n_epochs: int = 64
-    """Number of epochs."""
+    """Number of epochs. 0: keep model.weights, which needs a decoder, and read no images."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Range of the random scale factor of an image before it is cropped."""
     single_class: float = 0.75
@@ -122,7 +126,8 @@ class Training:
 
     def __post_init__(self) -> None:
         checks.positive(self, "lr")
-        checks.at_least(self, 1, "batch_size", "n_epochs")
+        checks.at_least(self, 1, "batch_size")
+        checks.at_least(self, 0, "n_epochs")
         checks.below_one(self, "momentum", "warmup", "average")
         checks.at_least(self, 0, "weight_decay", "color", "balance")
         checks.rising(self, 8, "scale")

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from common import UserError, images, metrics
 from common.pytorch.device import select_device
-from unsup_seg_torch.segmenter import config, data, model, sliding_window, train
+from unsup_seg_torch.segmenter import config, data, sliding_window, train
 
 
 class PixelClassifier(ClassifierMixin, BaseEstimator):
@@ -17,7 +17,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
 
     X is one image (h, w, 3) or a list of them, uint8 or floats in [0, 1], of any sizes; y one label
     map (h, w) of integers from 0, or one for each image; 255 is ignored. For the parameters see
-    `segmenter/config.py`. Invalid values raise ValueError.
+    `segmenter/config.py`; with n_epochs 0 the weights are kept. Invalid values raise ValueError.
 
     Attributes after `fit`: classes_; history_, losses by step.
     """
@@ -27,6 +27,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         *,
         backbone: str | None = None,
         pretrained: bool = False,
+        weights: str | None = None,
         patch_size: int = 8,
         width: int = 192,
         depth: int = 6,
@@ -44,6 +45,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
     ):
         self.backbone = backbone
         self.pretrained = pretrained
+        self.weights = weights
         self.patch_size = patch_size
         self.width = width
         self.depth = depth
@@ -67,7 +69,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         dataset = _Arrays(images.as_image_list(X), truths, cfg.dataset.short_side)
         try:
             state = train.initial_state(cfg, dataset.n_classes, select_device())
-            model.load_start_weights(cfg.model, state.net.encoder)
+            train.load_start_weights(cfg, state)
             self.history_ = []
             for _ in range(cfg.training.n_epochs):
                 steps = train.train_epoch(cfg, state, dataset)
@@ -120,6 +122,7 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
             model=config.Model(
                 backbone=self.backbone,
                 pretrained=self.pretrained,
+                weights=self.weights,
                 patch_size=self.patch_size,
                 width=self.width,
                 depth=self.depth,

@@ -14,11 +14,15 @@ PROTOCOL = (
 
 
 def evaluate(cfg: Config, run: Run) -> tuple[dict, str]:
-    """Scores of the network's and the baseline's confusion matrices; and the protocol."""
+    """Scores of the network's and the baseline's confusion matrices; and the protocol.
+
+    A run without training has no baseline, which is from the labels of the training images.
+    """
     counts = scoring.arrays(run.path / "confusion.npz") or {}
     classes = run.meta["classes"]
     shapes = {name: matrix.shape for name, matrix in counts.items()}
-    if shapes != dict.fromkeys(("network", "prior"), (len(classes),) * 2):
+    names = ("network", "prior") if cfg.training.n_epochs else ("network",)
+    if shapes != dict.fromkeys(names, (len(classes),) * 2):
         raise UserError(f"{run.path} has no readable confusion.npz: run pred.py on it first")
 
     def with_class_names(matrix: np.ndarray) -> dict:
@@ -26,11 +30,9 @@ def evaluate(cfg: Config, run: Run) -> tuple[dict, str]:
         ious = dict(zip(classes, scores.pop("per_class"), strict=True))
         return scores | {"iou": {name: iou for name, iou in ious.items() if np.isfinite(iou)}}
 
-    baseline = {"name": "most frequent class at each position"}
-    scores = {
-        "n": len(scoring.rows(run, ("n_classes",))),
-        **with_class_names(counts["network"]),
-        "baseline": baseline | with_class_names(counts["prior"]),
-    }
+    scores = {"n": len(scoring.rows(run, ("n_classes",))), **with_class_names(counts["network"])}
+    if "prior" in counts:
+        baseline = {"name": "most frequent class at each position"}
+        scores["baseline"] = baseline | with_class_names(counts["prior"])
     split = cfg.dataset.test_split or cfg.dataset.split or "the dataset"
     return scores, PROTOCOL.format(split=split)

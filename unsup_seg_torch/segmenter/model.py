@@ -1,5 +1,6 @@
 """Segmenter (Strudel et al. 2021, figure 2): from a transformer's tokens to a class per pixel."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -7,9 +8,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from common import UserError
+from common.pytorch import weights
 from unsup_seg_torch.segmenter import config
 from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit.encoder import HEAD_WIDTH, Encoder
+
+log = logging.getLogger("unsup_seg_torch.segmenter.model")
 
 PRETRAINED = "vit_tiny_patch16_384"  # the default backbone if model.pretrained is true
 
@@ -35,31 +40,17 @@ class MaskTransformer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        n_classes: int,
-        n_cells: int,
-        depth: int = 2,
-        dropout: float = 0.1,
-        drop_path: float = 0.0,
+        self, width: int, n_classes: int, n_cells: int, depth: int = 2, dropout: float = 0.1
     ):
         super().__init__()
         self.n_classes, self.n_cells = n_classes, n_cells
         self.project = nn.Linear(width, width)
         self.classes = nn.Parameter(torch.empty(1, n_classes, width))
         heads = max(width // HEAD_WIDTH, 1)
+        # as the authors' code: no drop path, and PyTorch's epsilon 1e-5 in all norms, not timm's
+        options = {"qkv_bias": True, "proj_drop": dropout, "attn_drop": dropout}
         self.blocks = nn.Sequential(
-            *(
-                Block(
-                    width,
-                    heads,
-                    qkv_bias=True,
-                    proj_drop=dropout,
-                    attn_drop=dropout,
-                    drop_path=drop_path * i / max(depth - 1, 1),
-                )
-                for i in range(depth)
-            )
+            *(Block(width, heads, norm_layer=nn.LayerNorm, **options) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(width)
         self.of_patch = nn.Linear(width, width * n_cells, bias=False)
@@ -101,7 +92,6 @@ class Segmenter(nn.Module):
         decoder: str = "mask",
         depth: int = 2,
         dropout: float = 0.1,
-        drop_path: float = 0.1,
         cells: int = 1,
     ):
         super().__init__()
@@ -112,7 +102,7 @@ class Segmenter(nn.Module):
             self.decoder: nn.Module = Linear(encoder.width, n_classes, cells**2)
         else:
             sizes = encoder.width, n_classes, cells**2
-            self.decoder = MaskTransformer(*sizes, depth, dropout, drop_path)
+            self.decoder = MaskTransformer(*sizes, depth, dropout)
 
     def coarse(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) -> logits per cell (b, k, rows, columns)"""
@@ -146,14 +136,67 @@ def build(cfg: config.Model, n_classes: int, crop: tuple[int, int]) -> Segmenter
         decoder=cfg.decoder,
         depth=cfg.decoder_depth,
         dropout=cfg.dropout,
-        drop_path=cfg.drop_path,
         cells=cfg.cells,
     )
 
 
-def load_start_weights(cfg: config.Model, encoder: Encoder) -> None:
-    """Loads the encoder weights that the config names, if any; raises UserError."""
+def load_start_weights(cfg: config.Model, net: Segmenter) -> None:
+    """Loads the weights that the config names, if any: all that the file has, or UserError.
+
+    A file with a decoder, of our runs or of the authors, must fit the decoder too, unless
+    model.load_decoder is false.
+    """
     if cfg.weights:
-        encoders.load(encoder, Path(cfg.weights))
+        path = Path(cfg.weights)
+        saved, header = encoders.read(path)
+        saved = encoders.select(saved, path)
+        decoder = {name: saved.pop(name) for name in list(saved) if name.startswith("decoder.")}
+        if not (decoder and cfg.load_decoder):
+            encoders.load_tensors(net.encoder, saved, header, path)
+            log.info("%s: the encoder only, the decoder has random weights", path)
+            return
+        encoders.fit(net.encoder, saved, header, path)  # raises before anything changes
+        net.decoder.load_state_dict(fit_decoder(net, decoder, path))
+        encoders.load_tensors(net.encoder, saved, header, path)
+        log.info("%s: the decoder of %d classes loaded too", path, net.n_classes)
     elif cfg.pretrained:
-        encoders.load_pretrained(encoder)
+        encoders.load_pretrained(net.encoder)
+
+
+# The authors' names in their mask transformer, and ours
+AUTHORS_NAMES = {
+    "cls_emb": "classes",
+    "proj_dec.": "project.",
+    "proj_patch": "of_patch.weight",
+    "proj_classes": "of_class.weight",
+    "decoder_norm.": "norm.",
+    "mask_norm.": "norm_classes.",
+}
+
+
+def fit_decoder(net: Segmenter, saved: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors "decoder.NAME" of a file as those of the decoder; UserError unless all fit."""
+    tensors = {}
+    for name, value in saved.items():
+        name = name.removeprefix("decoder.")
+        if name in ("proj_patch", "proj_classes"):  # they multiply from the right
+            value = value.T
+        for theirs, ours in AUTHORS_NAMES.items():
+            if name == theirs or (theirs.endswith(".") and name.startswith(theirs)):
+                name = ours + name.removeprefix(theirs)
+                break
+        tensors[name] = value
+    kind = "linear" if isinstance(net.decoder, Linear) else "mask"
+    title = f"the {kind} decoder of {net.n_classes} classes (model.load_decoder false skips it)"
+    weights.check(tensors, net.decoder.state_dict(), path, title)
+    return tensors
+
+
+def n_classes(path: Path, cells: int) -> int:
+    """Number of classes of the decoder in a file; raises UserError if there is none."""
+    for name, value in encoders.select(encoders.read(path)[0], path).items():
+        if name in ("decoder.cls_emb", "decoder.classes") and value.ndim == 3:
+            return value.shape[1]
+        if name == "decoder.head.weight":
+            return max(len(value) // cells**2, 1)
+    raise UserError(f"{path} has no decoder: expected weights of a whole Segmenter")

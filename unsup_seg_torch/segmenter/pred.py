@@ -15,6 +15,7 @@ from common.pytorch.device import select_device
 from common.run import Run
 from common.video import Frame
 from unsup_seg_torch.segmenter import config, data, figures, model, sliding_window, train
+from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit import visualize
 
 log = logging.getLogger("unsup_seg_torch.segmenter.pred")
@@ -25,17 +26,26 @@ MAX_SHOWN = 12  # rows of the overview, spread over the images
 def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     """Segments the test split, or the images of --input; raises UserError."""
     visualize.check_options(args)
-    net, out = load(cfg, run), cli.output_folder(run, args)
+    net, out, prior = load(cfg, run), cli.output_folder(run, args), None
     if args.input is None:
         dataset = data.LabeledImages(cfg.dataset, cfg.dataset.test_split or cfg.dataset.split)
-        if dataset.classes != run.meta["classes"]:
+        classes = run.meta["classes"]
+        if len(dataset.classes) != len(classes):
+            raise UserError(
+                f"the dataset has {len(dataset.classes)} classes, the run {len(classes)}: "
+                f"{cli.PASS_AS_INPUT}"
+            )
+        if cfg.training.n_epochs == 0:  # no labels were seen: no names of classes, no baseline
+            run.note(classes=dataset.classes)
+        elif dataset.classes != classes:
             raise UserError(f"the classes changed since training: {cli.PASS_AS_INPUT}")
+        else:
+            prior = np.load(run.path / "prior.npy", allow_pickle=False)
         frames = _labeled_frames(dataset)
-        prior = np.load(run.path / "prior.npy", allow_pickle=False)
     else:
         visualize.write(net.encoder, args, out, cfg.dataset.max_bad)
         new = visualize.input_frames(args, cfg.dataset.max_bad)
-        frames, prior = ((frame, None) for frame in new), None
+        frames = ((frame, None) for frame in new)
     with predictions.writing(out):
         n = write(cfg, run, net, frames, out, prior)
     log.info("%d images: %s", n, out / "predictions.csv")
@@ -46,6 +56,7 @@ def load(cfg: config.Config, run: Run) -> model.Segmenter:
     latest = run.require_checkpoint()
     state = train.initial_state(cfg, len(run.meta["classes"]), select_device())
     checkpoint.load_module(state.networks, latest.path / "model.safetensors")
+    encoders.adopt_header(state.networks, latest.path / "model.safetensors")
     return state.kept.eval()
 
 
@@ -67,13 +78,15 @@ def write(
     """Writes the results of images with ground truth or None; returns how many there were.
 
     labels/NAME.png, overlays/NAME.png (with a legend), areas.json, predictions.csv and, with ground
-    truth, confusion.npz: matrices (true class, predicted class) of the network and of the baseline.
+    truth, confusion.npz: matrices (true class, predicted class) of the network and, with a prior,
+    of the baseline.
     """
     classes: list[str] = run.meta["classes"]
     k = len(classes)
     for name in ("labels", "images", "overlays"):
         (out / name).mkdir(parents=True, exist_ok=True)
-    counts = {name: np.zeros((k, k), np.int64) for name in ("network", "prior")}
+    names = ("network",) if prior is None else ("network", "prior")
+    counts = {name: np.zeros((k, k), np.int64) for name in names}
     rows, areas, total = [], {}, np.zeros(k)
     shown, every = [], 1  # every n-th image is shown; the length of a video is not known
     for frame, truth in tqdm(frames, "segmenting", unit="image", disable=None):
@@ -96,8 +109,9 @@ def write(
         if truth is not None:
             confusion = metrics.confusion(truth, labels, k, data.IGNORE)
             counts["network"] += confusion
-            prior_labels = images.resize_labels(prior, truth.shape)
-            counts["prior"] += metrics.confusion(truth, prior_labels, k, data.IGNORE)
+            if prior is not None:
+                prior_labels = images.resize_labels(prior, truth.shape)
+                counts["prior"] += metrics.confusion(truth, prior_labels, k, data.IGNORE)
             scores = metrics.confusion_scores(confusion) if confusion.any() else {}
             row |= {name: scores.get(name, "") for name in ("pixel_accuracy", "miou")}
         rows.append(row)

@@ -5,12 +5,13 @@ import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import curves, images, malloc_tuning
+from common import UserError, curves, images, malloc_tuning
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
 from common.pytorch.metrics import RunningMetrics
@@ -18,6 +19,7 @@ from common.pytorch.precision import autocast
 from common.pytorch.random import PRIME
 from common.run import Run
 from unsup_seg_torch.segmenter import config, data, figures, loss, model
+from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit.encoder import unfuse_attention
 
 log = logging.getLogger("unsup_seg_torch.segmenter.train")
@@ -57,14 +59,16 @@ class State:
 
 def train(cfg: config.Config, run: Run) -> None:
     """Trains on the labeled images of the config; the run folder gets the weights. UserError."""
+    if cfg.training.n_epochs == 0:
+        keep_weights(cfg, run)
+        return
     dataset = data.LabeledImages(cfg.dataset, cfg.dataset.split)
     run.check_dataset(dataset.checksum)
     state = initial_state(cfg, dataset.n_classes, select_device())
     run.note(dataset_checksum=dataset.checksum, device=str(state.device), n_images=len(dataset))
     resume(run, state)
     if state.step == 0:
-        model.load_start_weights(cfg.model, state.net.encoder)
-        update_average(state, 0)
+        load_start_weights(cfg, state)
         run.note(classes=dataset.classes)
         write_class_prior(run, dataset)
     state.class_weights = class_weights(cfg.training, dataset)
@@ -81,6 +85,32 @@ def train(cfg: config.Config, run: Run) -> None:
         figures.export(run, state.kept)
     if cfg.training.save_logs:
         curves.write_curves(run, METRICS)
+
+
+def keep_weights(cfg: config.Config, run: Run) -> None:
+    """The run folder gets model.weights, encoder and decoder, without training. UserError.
+
+    No images are read: the classes have numbers for names.
+    """
+    if not (cfg.model.weights and cfg.model.load_decoder):
+        raise UserError(
+            "training.n_epochs is 0, but there are no trained weights: expected model.weights, a "
+            "file of encoder and decoder"
+        )
+    n_classes = model.n_classes(Path(cfg.model.weights), cfg.model.cells)
+    state = initial_state(cfg, n_classes, select_device())
+    load_start_weights(cfg, state)
+    run.note(classes=[str(k) for k in range(n_classes)], device=str(state.device))
+    save(run, state)
+    if cfg.training.save_model:
+        figures.export(run, state.kept)
+
+
+def load_start_weights(cfg: config.Config, state: State) -> None:
+    """Loads what the config names into the network and its average; raises UserError."""
+    model.load_start_weights(cfg.model, state.net)
+    state.kept.load_state_dict(state.net.state_dict())
+    state.kept.encoder.adopt(state.net.encoder.header())
 
 
 def initial_state(cfg: config.Config, n_classes: int, device: torch.device) -> State:
@@ -191,6 +221,7 @@ def save(run: Run, state: State) -> None:
 def resume(run: Run, state: State) -> None:
     latest = checkpoint.restore(run, state.networks, state.optimizers, state.metrics.tensors)
     if latest:
+        encoders.adopt_header(state.networks, latest.path / "model.safetensors")
         state.step = latest.step
         state.epoch, state.batch = latest.progress["epoch"], latest.progress["batch"]
 

@@ -41,9 +41,12 @@ def test_the_authors_checkpoints_load(tmp_path):
         k.removeprefix("body.").replace("features.", "features.module."): v
         for k, v in saved.state_dict().items()
     }
-    named |= {"sobel.0.weight": torch.ones(1, 3, 1, 1), "top_layer.weight": torch.ones(9, 16)}
+    named |= {"sobel.0.weight": torch.ones(1, 3, 1, 1), "sobel.0.bias": torch.zeros(1)}
+    named |= {"sobel.1.weight": torch.ones(2, 1, 3, 3), "sobel.1.bias": torch.zeros(2)}
+    named |= {"top_layer.weight": torch.ones(9, 16), "top_layer.bias": torch.ones(9)}
     path = tmp_path / "checkpoint.pth.tar"
-    torch.save({"epoch": 3, "arch": "alexnet", "state_dict": named, "optimizer": {}}, path)
+    optimizer = torch.optim.SGD(saved.parameters(), 0.05, 0.9).state_dict()
+    torch.save({"epoch": 3, "arch": "alexnet", "state_dict": named, "optimizer": optimizer}, path)
     weights.load(other, path)
     assert_same(saved, other)
 
@@ -78,7 +81,7 @@ def test_missing_weight_is_refused_and_nothing_changes(tmp_path):
     save_file(saved, tmp_path / "a.safetensors")
     before = {k: v.clone() for k, v in other.state_dict().items()}
     with pytest.raises(
-        UserError, match=r"lacks 1 of the \d+ weights of resnet, such as layer3.0.conv2"
+        UserError, match=r"lacks 1 of the \d+ weights of resnet .*, such as layer3.0.conv2"
     ):
         weights.load(other, tmp_path / "a.safetensors")
     assert all(torch.equal(v, before[k]) for k, v in other.state_dict().items())
@@ -87,8 +90,29 @@ def test_missing_weight_is_refused_and_nothing_changes(tmp_path):
 @pytest.mark.parametrize("options", [{"width": 8}, {"sobel": True}, {"stem_stride": 4}])
 def test_weights_of_another_shape_are_refused_with_the_difference(tmp_path, options):
     save_file(trunk_of().state_dict(), tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match=r"of another resnet: .* is \(.*expected \("):
+    with pytest.raises(UserError, match=r"of another model: .* is \(.*resnet .*expects \("):
         weights.load(trunk_of(**options), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["layer5.0.conv1.weight", "conv1.bias", "neck.weight"])
+def test_unexpected_weights_are_refused_by_name(tmp_path, name):
+    save_file(trunk_of().state_dict() | {name: torch.ones(4)}, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=f"it has 1 weights that resnet .*lacks, such as {name}"):
+        weights.load(trunk_of(), tmp_path / "a.safetensors")
+
+
+def test_whole_run_of_ours_and_of_moco_lend_their_trunk(tmp_path):
+    saved, other = trunk_of(), trunk_of()
+    body = {k.removeprefix("body."): v for k, v in saved.state_dict().items()}
+    ours = {f"trunk.body.{k}": v for k, v in body.items()}
+    ours |= {"projection.layers.1.weight": torch.ones(2), "prototypes.head0": torch.ones(2)}
+    moco = {f"module.encoder_q.{k}": v for k, v in body.items()}
+    moco |= {f"module.encoder_k.{k}": torch.zeros_like(v) for k, v in body.items()}
+    for tensors in (ours, moco | {"module.queue": torch.ones(2, 3)}):
+        save_file(tensors, tmp_path / "a.safetensors")
+        weights.load(other, tmp_path / "a.safetensors")
+        assert_same(saved, other)
+        other = trunk_of()
 
 
 def test_nan_weights_are_refused(tmp_path):

@@ -9,7 +9,7 @@ TINY = """
 dataset: {{name: folder, path: "{}", size: 20}}
 model: {{name: dino, patch_size: 4, width: 32, depth: 2, n_heads: 2, drop_path: 0.2, hidden: 24,
   bottleneck: 8, n_outputs: 16}}
-training: {{n_epochs: 3, batch_size: 4, large: 16, small: 8, n_small: 2, lr: 1.0e-3, koleo: 0.1}}
+training: {{n_epochs: 3, batch_size: 4, large: 16, small: 8, n_small: 2, lr: 6.4e-2, koleo: 0.1}}
 """
 
 

@@ -1,5 +1,6 @@
 """Global and local views of a batch."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,3 +35,37 @@ def test_view_of_the_whole_image_without_augmentation_is_the_image(pixels):
     # a crop of the whole area is clipped, unless its aspect ratio is near 1: then it is the image
     is_same = (views - images / 255).abs().amax((1, 2, 3)) < 0.2
     assert views.shape == images.shape and is_same.any()
+
+
+def blur(images, sigma):
+    """Each pixel of (b, s, s) is the mean of its row, then column, with Gaussian weights."""
+    positions = np.arange(images.shape[1])
+    weights = np.exp(-((positions[:, None] - positions) ** 2) / (2 * sigma**2))
+    weights /= weights.sum(1, keepdims=True)
+    return weights @ images @ weights.T
+
+
+@pytest.mark.parametrize("size", [12, 32])
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_blur_is_in_pixels_of_the_view_whatever_its_size(size, strength):
+    """The authors blur the view by 0.1 to 2 pixels, whether it has 224 or 96 of them."""
+    noise = 255 * torch.rand(12, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    sharp, blurred = (
+        data.view(
+            noise,
+            config.Training(color=0.0, blur=factor),
+            size,
+            (0.3, 0.9),
+            0,  # of which every view is blurred
+            torch.Generator().manual_seed(1),
+        )[:, 0].double()
+        for factor in (0.0, strength)
+    )
+    candidates = np.arange(0.05, 2.5, 0.01)
+    errors = np.array(
+        [np.abs(blur(sharp.numpy(), s) - blurred.numpy()).max((1, 2)) for s in candidates]
+    )
+    assert errors.min(0).max() < 0.01
+    sigmas = candidates[errors.argmin(0)]
+    # uniform between 0.1 and 2: of twelve the largest is above 1.5 with probability 0.97
+    assert 1.5 * strength < max(sigmas) <= 2.01 * strength and min(sigmas) < 1.0 * strength

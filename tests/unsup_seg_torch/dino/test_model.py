@@ -52,21 +52,6 @@ def test_defaults_are_the_papers():
     assert (t.large_scale, t.small_scale) == ((0.4, 1.0), (0.05, 0.4))
 
 
-def test_checkpoint_of_the_authors_loads_into_student_and_teacher(tmp_path):
-    sizes = MODEL | {"width": 64, "n_heads": 1}
-    authors = model.build(config.Model(**sizes), 16)
-    weights = {f"backbone.{k}": v for k, v in authors.teacher.encoder.net.state_dict().items()}
-    weights |= {"head.mlp.0.weight": torch.ones(2), "head.last_layer.weight_v": torch.ones(2)}
-    torch.save({"student": weights, "teacher": weights, "epoch": 3}, tmp_path / "c.pth")
-    cfg = config.Model(**sizes | {"weights": str(tmp_path / "c.pth")})
-    net = model.build(cfg, 16)
-    model.load_start_weights(cfg, net)
-    images = torch.rand(1, 3, 16, 16)
-    expected = authors.teacher.encoder.eval()(images)
-    for network in (net.student, net.teacher):
-        assert torch.equal(network.encoder.eval()(images), expected)
-
-
 def test_forward_returns_the_teachers_features():
     net = DINO(encoder.build(None, (16, 16), patch_size=4, width=32, depth=1), 24).eval()
     images = torch.rand(2, 3, 20, 12)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.config import load_config
 from tests.unsup_seg_torch.dino.tiny import colored_squares, make_config
+from unsup_seg_torch import config as unsup_config
+from unsup_seg_torch.config import CONFIGS
 from unsup_seg_torch.dino import config, data, loss, probes, train
 
 CPU = torch.device("cpu")
@@ -42,8 +45,9 @@ def test_bfloat16_unfuses_attention_and_has_similar_gradients():
 
 def test_schedules_at_their_corners():
     training = config.Training(
-        lr=1.0, final_lr=0.1, warmup=0.2, momentum=0.9, weight_decay=0.0, final_weight_decay=1.0,
-        teacher_temperature=0.02, final_teacher_temperature=0.06, teacher_warmup=0.5,
+        lr=2.0, batch_size=128, final_lr=0.1, warmup=0.2, momentum=0.9,  # the rate used is 1
+        weight_decay=0.0, final_weight_decay=1.0, teacher_temperature=0.02,
+        final_teacher_temperature=0.06, teacher_warmup=0.5,
     )  # fmt: skip
 
     def values(name, steps):
@@ -54,6 +58,27 @@ def test_schedules_at_their_corners():
     assert values("momentum", (0, 50, 100)) == pytest.approx([0.9, 0.95, 1])
     temperatures = values("teacher_temperature", (0, 25, 50, 100))
     assert temperatures == pytest.approx([0.02, 0.04, 0.06, 0.06])
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"), [("dino_digits.yml", 1e-3), ("cifar10.yml", 1e-3), ("dino_folder.yml", 5e-4)]
+)
+def test_highest_rate_of_the_shipped_configs_is_that_of_their_results(name, rate):
+    training = load_config(CONFIGS, unsup_config.__file__, name).training
+    step = training.warmup * 1000  # the last one of the warmup
+    assert train.schedules(training, int(step), 1000)["lr"] == rate
+
+
+def test_learning_rate_is_proportional_to_the_batch_size_but_the_last_is_not():
+    rates = [
+        [
+            train.schedules(config.Training(batch_size=n, warmup=0.1), step, 100)["lr"]
+            for step in (5, 10, 100)
+        ]
+        for n in (256, 1024)
+    ]
+    assert rates[0] == pytest.approx([2.5e-4, 5e-4, 1e-6])  # the paper's at batches of 256
+    assert rates[1] == pytest.approx([1e-3, 2e-3, 1e-6])  # and of 1,024
 
 
 def test_gradients_are_clipped_per_parameter():
@@ -90,7 +115,7 @@ def test_norms_and_biases_have_no_weight_decay():
 
 def fit(pixels, momentum):
     cfg = make_config(
-        n_epochs=30, lr=2e-3, momentum=momentum, color=0.0, blur=0.0, small_scale=(0.3, 0.6)
+        n_epochs=30, lr=6.4e-2, momentum=momentum, color=0.0, blur=0.0, small_scale=(0.3, 0.6)
     )
     state, history = train.initial_state(cfg, CPU), []
     for _ in range(cfg.training.n_epochs):

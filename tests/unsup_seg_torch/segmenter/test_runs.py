@@ -6,12 +6,16 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from common import images, metrics, report
 from tests.entry_scripts import assert_the_same, one_line
 from tests.every_paper import Interrupted
 from tests.unsup_seg_torch import hub_cache
+from tests.unsup_seg_torch.segmenter import authors
 from unsup_seg_torch.vit import encoder
 
 
@@ -124,6 +128,41 @@ def test_original_command_runs_in_the_folder(checkout_without_timm, tmp_path):
     assert "position embeddings resized to 2x2" in answer.err
     run = answer.run
     assert (run / "images/losses.png").exists() and (run / "model.safetensors").exists()
+
+
+def test_checkpoint_of_the_authors_segments_images_without_training(
+    checkout, labeled_images, tmp_path
+):
+    path, tensors = authors.write(tmp_path / "theirs", n_classes=3, size=(24, 32))
+    options = [word for key, value in authors.SIZES.items() for word in (f"--model.{key}", value)]
+    options += ["--training.n_epochs", 0, "--training.precision", "float32"]
+    answer = checkout.train(*options, "--model.weights", path)
+    assert answer.code == 0, answer.err
+    assert "the decoder of 3 classes loaded too" in answer.err
+    run, image = answer.run, labeled_images / "val/100.jpg"
+    answer = checkout.pred(run, "--input", image, "--out", tmp_path / "new")
+    assert answer.code == 0, answer.err
+    # at 24x32 the image is one window
+    small = Image.open(image).resize((32, 24))
+    small.save(tmp_path / "small.png")
+    answer = checkout.pred(run, "--input", tmp_path / "small.png", "--out", tmp_path / "small")
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1) / 255
+    coarse = torch.from_numpy(authors.coarse(tensors, pixels))
+    expected = F.interpolate(coarse[None], (24, 32), mode="bilinear")[0].argmax(0).numpy()
+    labels = np.asarray(Image.open(tmp_path / "small/labels/small.png"))
+    assert (labels == expected).mean() > 0.99 and len(np.unique(expected)) > 1
+    scores = checkout.score(run)
+    assert scores["n"] == 3 and "baseline" not in scores and 0 <= scores["miou"] <= 1
+    assert set(scores["iou"]) <= {"sky", "ground", "box"}
+
+
+def test_run_without_training_needs_weights_with_a_decoder(refused, tmp_path):
+    options = ("--training.n_epochs", 0)
+    assert "there are no trained weights: expected model.weights" in refused(*options)
+    net = encoder.build(None, (24, 32), patch_size=8, width=32, depth=2, n_heads=2)
+    save_file(net.net.state_dict(), tmp_path / "a.safetensors", net.describe())
+    reason = refused(*options, "--model.weights", tmp_path / "a.safetensors")
+    assert "a.safetensors has no decoder: expected weights of a whole Segmenter" in reason
 
 
 def test_pretrained_without_a_network_is_refused(checkout_without_timm, tmp_path):

@@ -147,7 +147,7 @@ def test_grid_that_is_not_square_is_read_from_the_header(tmp_path):
     [
         ({"depth": 3}, "has 2 blocks, .* has 3"),
         ({"n_heads": 2}, "has 1 heads, the config's model.n_heads makes 2"),
-        ({"width": 128}, "of another transformer: .* is |has 1 heads"),  # with a header: 1, not 2
+        ({"width": 128}, "of another model: .* is |has 1 heads"),  # with a header: 1, not 2
     ],
 )
 @pytest.mark.parametrize("has_header", [False, True])
@@ -157,6 +157,46 @@ def test_another_depth_width_or_number_of_heads_is_refused(tmp_path, sizes, reas
     save_file(saved.net.state_dict(), tmp_path / "a.safetensors", header)
     with pytest.raises(UserError, match=reason):
         encoders.load(build(**sizes), tmp_path / "a.safetensors")
+
+
+def test_another_patch_size_is_refused(tmp_path):
+    """timm would resample the patch embedding, and the features would differ."""
+    save_file(build().net.state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="has patches of 8 pixels, .* of 4: expected the same"):
+        encoders.load(build(patch_size=4), tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["blocks.0.ls1.gamma", "reg_token", "neck.weight"])
+def test_unexpected_weights_are_refused_by_name(tmp_path, name):
+    saved = build().net.state_dict() | {name: torch.ones(64)}
+    save_file(saved, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match=f"it has 1 weights that the .* lacks, such as {name}"):
+        encoders.load(build(), tmp_path / "a.safetensors")
+
+
+def test_file_of_two_networks_is_refused(tmp_path):
+    tensors = build().net.state_dict()
+    both = {f"{key}.{name}": v.clone() for key in ("model", "net") for name, v in tensors.items()}
+    save_file(both, tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="holds two networks: .* is there twice"):
+        encoders.load(build(), tmp_path / "a.safetensors")
+
+
+def test_custom_encoder_takes_normalization_and_epsilon_from_the_header(tmp_path):
+    saved, other = build(), build()
+    saved.adopt({"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "norm_eps": 0.25})
+    save_file(saved.net.state_dict(), tmp_path / "a.safetensors", saved.describe())
+    encoders.load(other, tmp_path / "a.safetensors")
+    assert other.describe() == saved.describe()
+    images = torch.rand(2, 3, 32, 32)
+    assert torch.equal(other.eval()(images), saved.eval()(images))
+    pixels = (images - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.2, 0.3, 0.4]
+    ).view(3, 1, 1)
+    torch.testing.assert_close(other.pad(images), pixels)
+    assert {m.eps for m in other.modules() if isinstance(m, torch.nn.LayerNorm)} == {0.25}
+    encoders.adopt_header(torch.nn.ModuleList([resumed := build()]), tmp_path / "a.safetensors")
+    assert resumed.describe() == saved.describe()
 
 
 def test_another_normalization_is_refused(tmp_path):
