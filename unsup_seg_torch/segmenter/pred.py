@@ -30,6 +30,7 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
         dataset = data.LabeledImages(cfg.dataset, cfg.dataset.test_split or cfg.dataset.split)
         if dataset.classes != run.meta["classes"]:
             raise UserError(f"the classes changed since training: {cli.PASS_AS_INPUT}")
+        dataset.check_classes(1)
         frames = _labeled_frames(dataset)
         prior = np.load(run.path / "prior.npy", allow_pickle=False)
     else:

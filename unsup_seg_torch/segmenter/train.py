@@ -58,6 +58,7 @@ class State:
 def train(cfg: config.Config, run: Run) -> None:
     """Trains on the labeled images of the config; the run folder gets the weights. UserError."""
     dataset = data.LabeledImages(cfg.dataset, cfg.dataset.split)
+    dataset.check_classes()
     run.check_dataset(dataset.checksum)
     state = initial_state(cfg, dataset.n_classes, select_device())
     run.note(dataset_checksum=dataset.checksum, device=str(state.device), n_images=len(dataset))
