@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
-from common import UserError, images
+from common import UserError, images, tiff
 from common.datasets import folders, segmentations
 from dfc_tf import config
 
@@ -60,7 +60,9 @@ class ImageDataset:
                 raise UserError(f"dataset.scribbles is a mask of one image, there are {len(self)}")
             only = self._load(self.paths[0])
             mask = Path(dataset_cfg.scribbles)
-            self._scribbles = read_scribbles(mask, only.full_size, only.image.shape[:2])
+            self._scribbles = read_scribbles(
+                mask, only.full_size, only.image.shape[:2], self.paths[0]
+            )
             files.append(mask)
         self.checksum = folders.checksum([(file, (file.name,)) for file in files])
 
@@ -130,13 +132,15 @@ def _list_images(path: Path) -> list[str]:
     paths = [
         str(file)
         for file in files
-        if file.name.lower().endswith((*folders.EXTENSIONS, *ARRAYS))
+        if (folders.is_image(file) or file.suffix.lower() in ARRAYS)
         and not file.name.startswith(".")
         and not file.stem.endswith("_scribble")
         and not file.is_dir()
     ]
     if not paths:
-        raise UserError(f"{path} contains no images ({', '.join((*folders.EXTENSIONS, '.npy'))})")
+        known, unread = ", ".join((*folders.EXTENSIONS, ".npy")), folders.describe_unread(files)
+        raise UserError(f"{path} contains no images ({known})" + f"; {unread}" * bool(unread))
+    folders.log_unread(path, files)
     return paths
 
 
@@ -179,13 +183,45 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_tif(path: Path) -> np.ndarray | None:
+    """The first page, upright; None if `images.load` reads it without losing bits or channels."""
+    with open(path, "rb") as file:
+        layout = tiff.read_layout(file)
+    if layout is None:  # another format of that name
+        return None
+    if layout.photometric not in (tiff.WHITE_IS_ZERO, tiff.BLACK_IS_ZERO, tiff.RGB):
+        return None
+    n_others = layout.n_samples - (3 if layout.photometric == tiff.RGB else 1)
+    is_unsigned, has_alpha = layout.kind == "unsigned", layout.alpha in tiff.ALPHAS
+    if is_unsigned and layout.bits < 16 and (n_others == 0 or n_others == 1 and has_alpha):
+        return None
+    if layout.photometric == tiff.WHITE_IS_ZERO and layout.kind != "unsigned":
+        raise ValueError(f"{layout}: expected unsigned integers, or black is zero")
     with tifffile.TiffFile(path) as file:
-        page = file.series[0]
+        page = file.pages[0]
         _check_size(page.shape)
-        if page.dtype == np.uint8 and page.shape[2:] in ((), (1,), (3,), (4,)):
-            return None
-        channels_first = page.ndim == 3 and page.axes.endswith("YX")
-        return np.moveaxis(page.asarray(), 0, -1) if channels_first else page.asarray()
+        try:
+            values = page.asarray()
+        except ValueError:  # compressed in a way that tifffile cannot decode without other packages
+            return images.load_values(path) if layout.is_gray else None
+        if len(file.pages) > 1:
+            images.log_pages(path)
+    if values.ndim == 3 and page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
+        values = np.moveaxis(values, 0, -1)
+    values = tiff.upright(values, layout.orientation)
+    if layout.photometric == tiff.WHITE_IS_ZERO:
+        values = 2**layout.bits - 1 - values
+    if is_unsigned and n_others == 1 and has_alpha:
+        values = _blend_with_white(values, layout)
+    return values
+
+
+def _blend_with_white(values: np.ndarray, layout: tiff.Layout) -> np.ndarray:
+    """Unsigned (h, w, c + 1), the last one alpha -> (h, w, c) of the same type."""
+    highest = 2**layout.bits - 1
+    colors, alpha = values[..., :-1].astype(np.float64), values[..., -1:] / highest
+    if layout.alpha == tiff.UNASSOCIATED:
+        colors *= alpha
+    return np.rint(np.minimum(colors + highest * (1 - alpha), highest)).astype(values.dtype)
 
 
 def _check_size(shape: tuple[int, ...]) -> None:
@@ -234,25 +270,34 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(np.stack(channels, -1), 0, 1)
 
 
-def read_scribbles(path: Path, image_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def read_scribbles(
+    path: Path,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    image_path: str | Path | None = None,
+) -> np.ndarray:
     """A mask drawn on an image of image_size (h, w), reduced to size: int32, -1 where unmarked.
 
     Indexed and gray masks have 255 where nothing is marked (Kim et al.); in color masks, and those
-    without 255, the most frequent value is unmarked. Transparent pixels are unmarked. Raises
-    UserError if the sizes differ, or if the mask marks nothing or has no flat colors.
+    without 255, the most frequent value is unmarked. Transparent pixels are unmarked. The mask is
+    rotated according to its own EXIF tag. Raises UserError if the sizes differ, or if the mask
+    marks nothing or has no flat colors; image_path is for the message.
     """
     try:
-        with Image.open(path, formats=images.FORMATS) as file:
-            if (file.height, file.width) != tuple(image_size):
-                raise UserError(
-                    f"dataset.scribbles {path} is {file.height}x{file.width}, the image "
-                    f"{image_size[0]}x{image_size[1]}: expected the same size"
-                )
+        with images.opened(path) as (file, _):
             is_indexed = file.mode in ("L", "P", "1") and "transparency" not in file.info
+            file = ImageOps.exif_transpose(file)
             pixels = np.array(file if is_indexed else file.convert("RGBA"))
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"dataset.scribbles {path} cannot be read: {reason}") from None
+    except UserError as error:
+        raise UserError(f"dataset.scribbles cannot be read: {error}") from None
+    if pixels.shape[:2] != tuple(image_size):
+        reason = ""
+        if image_path and Path(image_path).suffix.lower() != ".npy":
+            reason = images.stored_size_hint(pixels.shape[:2], image_path)
+        raise UserError(
+            f"dataset.scribbles {path} is {pixels.shape[0]}x{pixels.shape[1]}, the image "
+            f"{image_size[0]}x{image_size[1]}: expected the same size{reason}"
+        )
     if pixels.ndim == 3:
         red, green, blue, alpha = np.moveaxis(pixels.astype(np.int64), -1, 0)
         pixels = np.where(alpha == 0, -1, (red << 16) + (green << 8) + blue)

@@ -160,8 +160,13 @@ def main() -> None:
 
 
 def check_scribbles(cfg: config.Config, sample: data.Sample) -> None:
-    """Raises UserError if there are more scribbled classes than clusters."""
+    """Raises UserError for a single scribbled class, and for more of them than clusters."""
     n_classes = 0 if sample.scribbles is None else int(sample.scribbles.max()) + 1
+    if n_classes == 1:
+        raise UserError(
+            "the scribbles mark a single class (in a mask, 255 or the most frequent color is "
+            "unmarked): expected two or more"
+        )
     if n_classes > cfg.model.n_clusters:
         raise UserError(
             f"model.n_clusters is {cfg.model.n_clusters}: expected at least {n_classes}, the "

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from common import UserError, images
-from common.datasets.folders import EXTENSIONS
+from common.datasets import folders
 
 MAX_SIDE = 65_500  # pixels, of a JPEG
 
@@ -30,11 +30,9 @@ def resize(folder: Path, out: Path, size: int) -> int:
         raise UserError(f"{folder} is not a folder: expected a folder of images")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} is not empty: move it or choose another folder")
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-    )
+    visible = [path for path in folder.rglob("*") if not path.name.startswith(".")]
+    paths = sorted(filter(folders.is_image, visible))
+    folders.log_unread(folder, visible)
 
     def shrink(path: Path) -> np.ndarray | UserError:
         try:
@@ -64,7 +62,9 @@ def resize(folder: Path, out: Path, size: int) -> int:
             Image.fromarray(image).save(complete / f"{n_written:05d}.jpg", quality=95)
             n_written += 1
         if not n_written:
-            raise UserError(f"{folder} contains no readable images ({', '.join(EXTENSIONS)})")
+            raise UserError(
+                f"{folder} contains no readable images ({', '.join(folders.EXTENSIONS)})"
+            )
         os.replace(complete, out)
     log.info("%d images in %s, %d skipped", n_written, out, n_skipped)
     return n_written

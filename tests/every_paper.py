@@ -191,6 +191,7 @@ class Folders:
     def test_images_of_all_kinds_train_together(self, checkout, all_kinds):
         result = checkout.train(*self.of(all_kinds), *self.of_one_size)
         assert result.code == 0, result.err
+        assert result.err.count("1 image file is not read: 1 .nef") == 1
         self.assert_scored(checkout.score(result.run), N_KINDS)
 
     def test_changed_images_are_refused(self, checkout, folder):

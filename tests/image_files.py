@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 N_KINDS = 9
+UNREAD = "photo.NEF"
 ROTATED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
 
 
@@ -18,7 +19,10 @@ def write(path, *size, seed=0, **options):
 
 
 def write_all_kinds(folder):
-    """Writes N_KINDS images of different modes, sizes and names, and a link to the folder."""
+    """Writes N_KINDS images of different modes, sizes and names, and a link to the folder.
+
+    Also UNREAD, an image file of another format.
+    """
     write(folder / "gray.png", 9, 5)
     write(folder / "with\nbreak.png", 7, 7, 4)
     write(folder / "é ü.png", 20, 30, 3)
@@ -28,6 +32,7 @@ def write_all_kinds(folder):
     Image.new("CMYK", (8, 8), (9, 80, 30, 5)).save(folder / "cmyk.jpg")
     Image.new("P", (8, 8), 3).save(folder / "palette.png")  # a single color
     Image.new("I;16", (8, 8), 40000).save(folder / "deep.png")
+    (folder / UNREAD).write_bytes(b"raw")
     (folder / "circle").symlink_to(folder)
     return folder
 

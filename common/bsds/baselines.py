@@ -21,7 +21,7 @@ import numpy as np
 
 from common import bsds, cli, images
 from common.bsds import folder_scores, hierarchy, label_maps
-from common.datasets import segmentations
+from common.datasets import formats, segmentations
 
 log = logging.getLogger(__name__)
 
@@ -202,6 +202,8 @@ def score(task: Task) -> tuple[list[bsds.ImageCounts], float]:
     truths = label_maps.ground_truths(task.truth)
     if task.method == HUMANS:
         return folder_scores.leave_one_out(task.truth, truths, task.args.boundaries), 0.0
+    with formats.reading(task.truth):
+        images.check_same_size(truths.labels[0].shape, task.image)
     image = images.load(task.image)
     start = time.perf_counter()
     scales = METHODS[task.method](image)

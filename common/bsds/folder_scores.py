@@ -3,8 +3,8 @@
 python -m common.bsds --pred DIR --gt DIR --json OUT
 
 Writes OUT and prints its path. --pred has, for each image, NAME.mat with a cell `segs` or a contour
-map `ucm2`, NAME.npy with labels (scales, h, w), or NAME.png with one label per pixel; --gt has
-NAME.mat in the format of BSDS.
+map `ucm2`, NAME.npy with labels (scales, h, w), or NAME.png or NAME.tif with one label per pixel;
+--gt has NAME.mat in the format of BSDS.
 """
 
 import argparse

@@ -1,17 +1,14 @@
-"""Reads segmentations (.mat, .npy, .png) and the ground truth of BSDS as label maps."""
+"""Reads segmentations and the ground truth of BSDS as label maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common import UserError
 from common.bsds import boundaries, hierarchy
-from common.datasets import formats
-
-SUFFIXES = (".mat", ".npy", ".png")
+from common.datasets import formats, label_files
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Scales:
     edges: Sequence[np.ndarray] | None
 
 
-def find(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Path]:
+def find(folder: str | Path, suffixes: Sequence[str] = label_files.SUFFIXES) -> dict[str, Path]:
     """The files of a folder by name without suffix. Raises UserError for two of the same name."""
     folder = Path(folder)
     if not folder.is_dir():
@@ -45,9 +42,8 @@ def find(folder: str | Path, suffixes: Sequence[str] = SUFFIXES) -> dict[str, Pa
 def ground_truths(path: Path) -> Scales:
     """The segmentations of all annotators in a BSDS .mat file; raises UserError if damaged."""
     with formats.reading(path):
+        labels = label_files.annotators(path)
         cells = formats.mat(path, "groundTruth").ravel()
-        formats.expect(len(cells) > 0, "no annotator")
-        labels = [_to_integers(cell["Segmentation"][0, 0]) for cell in cells]
         edges = []
         for cell, segmentation in zip(cells, labels, strict=True):
             if "Boundaries" in cell.dtype.names:
@@ -64,11 +60,11 @@ def prediction(path: Path, shape: tuple[int, int], n_thresholds: int) -> Scales:
     """The scales in the file of an image with shape (h, w); raises UserError.
 
     .mat: a cell `segs` of label maps, or a contour map `ucm2`; .npy: integers (h, w) or
-    (scales, h, w), or a contour map (2h + 1, 2w + 1); .png: one label per pixel. Contour maps, of
-    values in [0, 1], are cut at n_thresholds evenly spaced heights.
+    (scales, h, w), or a contour map (2h + 1, 2w + 1); .png, .tif: one label per pixel. Contour
+    maps, of values in [0, 1], are cut at n_thresholds evenly spaced heights.
     """
     with formats.reading(path):
-        maps = {".mat": _mat, ".npy": _npy, ".png": _png}[path.suffix.lower()](path)
+        maps = label_files.segmentations(path)
         doubled = (2 * shape[0] + 1, 2 * shape[1] + 1)
         if isinstance(maps, np.ndarray) and maps.ndim == 2 and maps.shape == doubled:
             return cut(maps, n_thresholds)
@@ -77,7 +73,7 @@ def prediction(path: Path, shape: tuple[int, int], n_thresholds: int) -> Scales:
         formats.expect(len(maps) > 0, "no segmentation")
         for labels in maps:
             formats.expect(labels.shape == shape, f"labels {labels.shape}, ground truth {shape}")
-        return Scales([_to_integers(labels) for labels in maps], None)
+        return Scales([label_files.to_integers(labels) for labels in maps], None)
 
 
 def cut(ucm: np.ndarray, n_thresholds: int) -> Scales:
@@ -90,41 +86,3 @@ def cut(ucm: np.ndarray, n_thresholds: int) -> Scales:
     thresholds = np.arange(1, n_thresholds + 1) / (n_thresholds + 1)
     labels = hierarchy.from_ucm(ucm).cuts(thresholds)
     return Scales(labels, [boundaries.thin(ucm[2::2, 2::2] >= t) for t in thresholds])
-
-
-def _mat(path: Path) -> np.ndarray | list[np.ndarray]:
-    import scipy.io
-
-    with open(path, "rb") as file:
-        version = file.read(128)
-    formats.expect(b"MATLAB 7.3" not in version, 'MATLAB 7.3, expected save(..., "-v7")')
-    variables = scipy.io.loadmat(path, variable_names=["segs", "ucm2"])
-    formats.expect(bool({"segs", "ucm2"} & variables.keys()), "neither segs nor ucm2")
-    if "segs" not in variables:
-        return variables["ucm2"]
-    segs = variables["segs"]  # a cell; scipy.io.savemat writes equal arrays as a single array
-    return list(segs.ravel()) if segs.dtype == object else segs
-
-
-def _npy(path: Path) -> np.ndarray:
-    # a memory map refuses pickled objects, and files shorter than their header claims
-    maps = np.array(np.lib.format.open_memmap(path, mode="r"))
-    formats.expect(maps.ndim in (2, 3), f"an array {maps.shape}, expected (scales, h, w)")
-    return maps
-
-
-def _png(path: Path) -> np.ndarray:
-    with Image.open(path, formats=["PNG"]) as image:
-        has_labels = image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16")
-        formats.expect(has_labels, f"mode {image.mode}, expected one label per pixel")
-        return np.array(image)
-
-
-def _to_integers(labels: np.ndarray) -> np.ndarray:
-    formats.expect(labels.dtype.kind in "iubf", f"labels of {labels.dtype}")
-    formats.expect(labels.ndim == 2 and labels.size > 0, f"labels {labels.shape}, expected (h, w)")
-    if labels.dtype.kind != "f":
-        return labels.astype(np.int64)
-    is_whole = bool(np.isfinite(labels).all()) and bool((labels == np.rint(labels)).all())
-    formats.expect(is_whole, f"fractions of shape {labels.shape}, expected labels or a contour map")
-    return labels.astype(np.int64)

@@ -1,20 +1,33 @@
 """Reads a folder of images of any formats and sizes as one array; skips unreadable files."""
 
+import functools
 import hashlib
 import logging
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common import UserError, images
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".png", ".apng", ".gif", ".bmp")
+EXTENSIONS += (".tif", ".tiff", ".webp", ".pbm", ".pgm", ".pnm", ".ppm")
+HEIF_EXTENSIONS = (".heic", ".heif", ".hif")  # read if pillow-heif is installed
+# Images of other formats: raw files of cameras, and others.
+UNREAD_EXTENSIONS = (
+    *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"),
+    *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2"),
+    *(".rwl", ".sr2", ".srf", ".srw", ".x3f"),
+    *(".ai", ".avif", ".bpg", ".cur", ".dcm", ".dds", ".dib", ".emf", ".eps", ".exr"),
+    *(".fit", ".fits", ".fts", ".hdr", ".icns", ".ico", ".j2k", ".jp2", ".jpf"),
+    *(".jpm", ".jpx", ".jxl", ".jxr", ".pam", ".pcx", ".pfm", ".pic", ".psb", ".psd", ".qoi"),
+    *(".sgi", ".svg", ".svgz", ".tga", ".wmf", ".xbm", ".xcf", ".xpm"),
+)
 DEFAULT_SIZE = 64  # pixels, for folders whose images differ in size
 
 File = tuple[Path, tuple[str, ...]]  # an image, and the parts of its path relative to the folder
@@ -83,12 +96,13 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
 
     An image instead of a folder is a folder of one. Raises UserError without images.
     """
-    if os.path.isfile(folder) and folder.suffix.lower() in EXTENSIONS:
+    if os.path.isfile(folder) and is_image(folder):
         return [folder], []
     if not os.path.isdir(folder):
         problem = "is not an image" if os.path.isfile(folder) else "does not exist"
-        raise UserError(f"{folder} {problem}: expected an image or a folder of images")
-    files, skipped, visited = [], [], set()
+        unread = describe_unread([folder.name]) or "expected an image or a folder of images"
+        raise UserError(f"{folder} {problem}: {unread}")
+    files, skipped, visited, others = [], [], set(), []
 
     def skip(error: OSError) -> None:
         skipped.append((str(error.filename), error.strerror.lower()))
@@ -101,7 +115,10 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
         visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if name.startswith(".") or not name.lower().endswith(EXTENSIONS):
+            if name.startswith("."):
+                continue
+            if not is_image(name):
+                others.append(name)
                 continue
             try:
                 name.encode()
@@ -109,8 +126,49 @@ def list_images(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
             except UnicodeEncodeError:  # cannot be written to predictions.csv
                 skipped.append((ascii(os.path.join(parent, name)), "its name is not UTF-8"))
     if not files and not skipped:
-        raise UserError(f"{folder} contains no images ({', '.join(EXTENSIONS)})")
+        unread = describe_unread(others)
+        known = ", ".join(EXTENSIONS)
+        raise UserError(f"{folder} contains no images ({known})" + f"; {unread}" * bool(unread))
+    log_unread(folder, others)
     return files, skipped
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file has the suffix of an image that can be read here."""
+    suffix = _suffix(path)
+    return suffix in EXTENSIONS or (suffix in HEIF_EXTENSIONS and images.can_read_heif())
+
+
+def _suffix(path: str | Path) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def describe_unread(names: Iterable[str | Path]) -> str:
+    """The image files among these that are not read, by suffix, and how to read them; or ""."""
+    suffixes = Counter(_suffix(name) for name in names if not is_image(name))
+    known = UNREAD_EXTENSIONS + HEIF_EXTENSIONS
+    unread = {suffix: n for suffix, n in suffixes.most_common() if suffix in known}
+    if not unread:
+        return ""
+    total = sum(unread.values())
+    text = f"{total} image file{'s are' * (total > 1) or ' is'} not read: "
+    text += ", ".join(f"{n} {suffix}" for suffix, n in unread.items())
+    if heif := [suffix for suffix in unread if suffix in HEIF_EXTENSIONS]:
+        text += f"; to read {' and '.join(heif)}, install {images.HEIF_EXTRA}"
+    if len(unread) > len(heif):
+        text += "; convert the others to PNG or JPEG" if heif else "; convert them to PNG or JPEG"
+    return text
+
+
+def log_unread(folder: Path, names: Iterable[str | Path]) -> None:
+    """Logs image files of a folder that are not read, counted by suffix, in one line."""
+    if unread := describe_unread(names):
+        _warn_once(f"{folder}: {unread}")
+
+
+@functools.lru_cache(maxsize=1000)  # a command may list a folder several times
+def _warn_once(message: str) -> None:
+    log.warning("%s", message)
 
 
 def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tuple[int, int], bool]:
@@ -118,15 +176,11 @@ def _survey(files: list[Path], size: int | tuple[int, int] | None) -> tuple[tupl
     sizes, gray = set(), True
     for file in files:
         try:
-            if not file.is_file():  # a pipe would block forever
-                continue
-            with Image.open(file, formats=images.FORMATS) as image:
-                gray = gray and (image.mode in ("1", "L", "LA", "I") or image.mode[:4] == "I;16")
-                is_rotated = image.getexif().get(0x0112, 1) >= 5  # by 90 degrees
-                shape = (image.height, image.width)
-                sizes.add(shape[::-1] if is_rotated else shape)
-        except Exception:  # decoding fails too and gives the reason
+            header = images.header(file)
+        except UserError:  # decoding fails too and gives the reason
             continue
+        gray = gray and header.is_gray
+        sizes.add(header.size)
         if not gray and (size is not None or len(sizes) > 1):
             break  # no other header can change the result
     if size is not None:

@@ -20,6 +20,8 @@ def reading(path: Path) -> Iterator[None]:
     """Turns any exception inside into a UserError that names the file."""
     try:
         yield
+    except UserError:  # names it already
+        raise
     except Exception as error:  # a damaged file makes its parser raise nearly anything
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} is damaged or of another format: {reason}") from error
@@ -70,6 +72,13 @@ def mat(path: Path, key: str) -> np.ndarray:
     import scipy.io
 
     return _key(scipy.io.loadmat(path, variable_names=[key]), key)
+
+
+def has_variable(path: Path, key: str) -> bool:
+    """Whether a MATLAB file has a variable of this name."""
+    import scipy.io
+
+    return key in {name for name, *_ in scipy.io.whosmat(path)}
 
 
 def svhn(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,16 +1,17 @@
 """Loads datasets with ground-truth segmentations, or a folder of images and label maps."""
 
-import glob
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from common import UserError, datasets, images
-from common.datasets import download, folders, formats
+from common.datasets import download, folders, formats, label_files
 
-IMAGE_EXTENSIONS = set(folders.EXTENSIONS) - {".png"}  # a PNG of the same name has the labels
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Segmentations:
     ground_truth_paths: list[Path]
     classes: list[str] | None = None
     from_one: bool = False  # labels count from 1; 0 is unlabeled
+    values: tuple[int, ...] | None = None  # in the label maps, of the classes; others are unlabeled
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -36,29 +38,31 @@ class Segmentations:
         return images.load(self.paths[i])
 
     def ground_truths(self, i: int) -> list[np.ndarray]:
-        """Labels int64 (h, w) of each annotator; raises UserError for a damaged file."""
+        """Labels int64 (h, w) of each annotator, upright like the image.
+
+        Raises UserError for a damaged file, and for another size than that of the upright image.
+        """
         path = self.ground_truth_paths[i]
-        with formats.reading(path), Image.open(self.paths[i]) as image:
-            if path.suffix == ".mat":
-                cells = formats.mat(path, "groundTruth").ravel()
-                truths = [cell["Segmentation"][0, 0].astype(np.int64) for cell in cells]
+        with formats.reading(path):
+            if self.n_classes is None:
+                truths = label_files.annotators(path)
             elif path.suffix == ".txt":
                 truths = [self._check(np.loadtxt(path, np.int64, ndmin=2))]
             else:
-                truths = [self._read_png(path)]
+                truths = [self._check(label_files.label_map(path))]
             for truth in truths:
-                expected = (image.height, image.width)
-                formats.expect(truth.shape == expected, f"labels {truth.shape}, image {expected}")
-            return truths
-
-    def _read_png(self, path: Path) -> np.ndarray:
-        with Image.open(path) as image:
-            has_labels = image.mode in ("L", "P")
-            formats.expect(has_labels, f"mode {image.mode}, expected one label per pixel")
-            labels = np.array(image, np.int64)
-        return self._check(np.where(labels == 0, 255, labels - 1) if self.from_one else labels)
+                images.check_same_size(truth.shape, self.paths[i])
+            return list(truths)
 
     def _check(self, labels: np.ndarray) -> np.ndarray:
+        """Classes from 0, and `ignore` where the labels in a file name none."""
+        if self.values:
+            classes = np.full_like(labels, self.ignore)
+            for k, value in enumerate(self.values):
+                classes[labels == value] = k
+            return classes
+        if self.from_one:
+            labels = np.where(labels == 0, self.ignore, labels - 1)
         labels = np.where(labels < 0, self.ignore, labels)
         highest = labels[labels != self.ignore].max(initial=0)
         formats.expect(
@@ -68,19 +72,26 @@ class Segmentations:
 
 
 def load(
-    name: str, split: str = "", root: str | Path | None = None, path: str | Path | None = None
+    name: str,
+    split: str = "",
+    root: str | Path | None = None,
+    path: str | Path | None = None,
+    values: Sequence[int] | None = None,
 ) -> Segmentations:
     """One of NAMES, or a folder of images and label maps.
 
     split: "train", "val", "test", several joined by +, or "" for all; of a folder see
-    `_load_folder`. path: the folder. Raises UserError for missing images or ground truths.
+    `_load_folder`. path: the folder. values: of the classes in its label maps, in order; None: 0,
+    1, 2, ..., and 255 where unlabeled. Raises UserError for missing images or ground truths.
     """
     if path or name == "folder":
         if not path:
             raise UserError(
                 "dataset.name folder needs dataset.path, the folder of images and labels"
             )
-        return _load_folder(Path(path).expanduser(), split)
+        return _load_folder(Path(path).expanduser(), split, tuple(values) if values else None)
+    if values:
+        raise UserError(f"dataset.values is for folders of images and labels, not for {name}")
     if name not in _DATASETS:
         expected = ", ".join([*_DATASETS, "folder"])
         raise UserError(f"dataset.name {name} has no segmentations: expected one of {expected}")
@@ -105,15 +116,18 @@ def load(
 def _list_images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in folders.EXTENSIONS]
+    files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    folders.log_unread(folder, files)
+    return [path for path in files if folders.is_image(path)]
 
 
-def _load_folder(folder: Path, split: str) -> Segmentations:
-    """Images and PNGs with one label per pixel, 255 if unlabeled; several splits joined by +.
+def _load_folder(folder: Path, split: str, values: tuple[int, ...] | None) -> Segmentations:
+    """Images and label maps, see `label_files.label_map`; several splits joined by +.
 
-    NAME.jpg beside NAME.png, or images/NAME.* and labels/NAME.png; below FOLDER/SPLIT, or in
+    NAME.jpg beside NAME.png, or images/NAME.* and labels/NAME.*; below FOLDER/SPLIT, or in
     FOLDER/images/SPLIT and FOLDER/labels/SPLIT. FOLDER/classes.txt has one class name per line;
-    without it n_classes is the largest label of all splits + 1. Raises UserError.
+    without it n_classes is the number of values, or the largest label of all splits + 1. Raises
+    UserError.
     """
     if not folder.is_dir():
         problem = "is not a folder" if folder.exists() else "does not exist"
@@ -122,11 +136,15 @@ def _load_folder(folder: Path, split: str) -> Segmentations:
     for part in (split or ".").split("+"):
         layouts = [(folder / part / kind, folder / kind / part) for kind in ("images", "labels")]
         both = next((p for p in zip(*layouts, strict=True) if all(map(Path.is_dir, p))), None)
-        pairs_of_part = _pairs(*(both or (folder / part, folder / part)))
+        image_folder, label_folder = both or (folder / part, folder / part)
+        pairs_of_part = _pairs(image_folder, label_folder)
         if not pairs_of_part:
+            unread = folders.describe_unread(
+                image_folder.iterdir() if image_folder.is_dir() else ()
+            )
             raise UserError(
                 f"{folder / part} contains no pair of image and labels: expected NAME.jpg beside "
-                "NAME.png, or images/NAME.jpg and labels/NAME.png"
+                "NAME.png, or images/NAME.jpg and labels/NAME.png" + f"; {unread}" * bool(unread)
             )
         pairs += pairs_of_part
     classes, file = None, folder / "classes.txt"
@@ -134,34 +152,69 @@ def _load_folder(folder: Path, split: str) -> Segmentations:
         with formats.reading(file):
             classes = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
             classes = [line for line in classes if line]
+    if values and classes and len(values) != len(classes):
+        raise UserError(f"dataset.values has {len(values)} classes, {file} {len(classes)}")
+    if values:
+        classes = classes or [str(value) for value in values]
     n_classes = len(classes) if classes else _max_label(folder) + 1
     paths, truths = zip(*pairs, strict=True)
-    return Segmentations([str(path) for path in paths], n_classes, 255, list(truths), classes)
+    return Segmentations(
+        [str(path) for path in paths], n_classes, 255, list(truths), classes, values=values
+    )
 
 
 def _pairs(image_folder: Path, label_folder: Path) -> list[tuple[Path, Path]]:
-    """Images and their label maps."""
-    pairs = [(path, label_folder / f"{path.stem}.png") for path in _list_images(image_folder)]
-    return [
-        (path, labels)
-        for path, labels in pairs
-        if labels.is_file()
-        and (image_folder != label_folder or path.suffix.lower() in IMAGE_EXTENSIONS)
-    ]
+    """Images and their label maps; raises UserError for several label maps of an image."""
+    labels = _label_maps(label_folder, image_folder != label_folder)
+    listed = [path for path in _list_images(image_folder) if path not in labels.values()]
+    pairs = [(path, labels[path.stem]) for path in listed if path.stem in labels]
+    if pairs and len(pairs) < len(listed):
+        missing = next(path for path in listed if path.stem not in labels)
+        count = f"{len(listed) - len(pairs)} of {len(listed)} images"
+        log.warning("%s of %s have no label map and are not used: %s", count, image_folder, missing)
+    return pairs
+
+
+def _label_maps(folder: Path, is_apart: bool) -> dict[str, Path]:
+    """The label maps in a folder by name without suffix; raises UserError for two of a name.
+
+    is_apart: the images are in another folder. Otherwise a label map is a PNG, .npy or .mat beside
+    an image of its name; beside a PNG that is the only image, it is a .npy or .mat.
+    """
+    files = defaultdict(list)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not path.name.startswith("."):
+            files[path.stem].append(path)
+    found = {}
+    for stem, paths in files.items():
+        suffixes = set(label_files.SUFFIXES)
+        if not is_apart:
+            of_images = {path.suffix.lower() for path in paths if folders.is_image(path)}
+            suffixes = {".npy", ".mat"} if of_images else set()
+            suffixes |= {".png"} if of_images - {".png"} else set()
+        maps = [path for path in paths if path.suffix.lower() in suffixes]
+        if len(maps) > 1:
+            names = " and ".join(path.name for path in maps)
+            raise UserError(f"{folder} has two label maps of one image, {names}: keep one")
+        if maps:
+            found[stem] = maps[0]
+    return found
 
 
 def _max_label(folder: Path) -> int:
     """The largest label except 255 of all label maps below a folder, which has images too."""
     highest = 0
-    for path in sorted(folder.rglob("*.png")):
-        siblings = path.parent.glob(f"{glob.escape(path.stem)}.*")
-        has_image = any(sibling.suffix.lower() in IMAGE_EXTENSIONS for sibling in siblings)
-        if not has_image and "labels" not in path.relative_to(folder).parts:
-            continue
-        with formats.reading(path), Image.open(path) as image:
-            if image.mode in ("L", "P"):
-                labels = np.array(image)
-                highest = max(highest, int(labels[labels != 255].max(initial=0)))
+    for parent in sorted({folder, *(path for path in folder.rglob("*") if path.is_dir())}):
+        is_apart = "labels" in parent.relative_to(folder).parts
+        for path in _label_maps(parent, is_apart).values():
+            labels = label_files.label_map(path)
+            labels = labels[labels != 255]
+            highest = max(highest, int(labels.max(initial=0)))
+            if highest > 255:
+                raise UserError(
+                    f"{path} has label {highest}: expected 0 to 254, and 255 where unlabeled; or "
+                    "set dataset.values to the values of the classes"
+                )
     return highest
 
 

@@ -5,10 +5,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
 from common import UserError, images
+from tests import tiff_files
 
 
 def save(path, array, mode=None, **options):
@@ -102,14 +104,102 @@ def truncated(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def bomb(path):
-    """A png whose header claims 40,000 x 40,000 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    data = b"IDAT" + zlib.compress(b"\0" * 100)
+def write_png(path, width, height, n_bits, color_type, data):
+    """A png of rows that are packed already; color_type 0: gray, 2: RGB."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, n_bits, color_type, 0, 0, 0)
     chunks = [
-        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data)
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c))
+        for c in (header, b"IDAT" + zlib.compress(data), b"IEND")
     ]
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
+
+
+def bomb(path):
+    write_png(path, 40_000, 40_000, 8, 2, b"\0" * 100)
+
+
+# ---- label maps
+
+
+@pytest.mark.parametrize(
+    ("n_bits", "row", "labels"),
+    [(1, "A0", [1, 0, 1, 0]), (2, "1B", [0, 1, 2, 3]), (4, "0F81", [0, 15, 8, 1])]
+    + [(8, "00FF0703", [0, 255, 7, 3]), (16, "0000FFFF01000003", [0, 65535, 256, 3])],
+)
+def test_labels_of_a_gray_png_of_any_bits_are_exact(tmp_path, n_bits, row, labels):
+    path = write_png(tmp_path / "a.png", 4, 1, n_bits, 0, b"\0" + bytes.fromhex(row))
+    assert images.load_labels(path).tolist() == [labels]
+
+
+def test_labels_of_an_indexed_png_are_its_indices(tmp_path):
+    for values in (GRAY, GRAY // 100):  # 8 bits and 2
+        path = save(tmp_path / "a.png", values, "P")
+        assert np.array_equal(images.load_labels(path), values)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_labels_and_headers_are_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for name in ("a.png", "a.tif"):
+        options = {"tiffinfo": {0x0112: orientation}} if name == "a.tif" else {"exif": exif}
+        path = save(tmp_path / name, GRAY, **options)
+        upright = tiff_files.upright(GRAY, orientation)
+        assert np.array_equal(images.load_labels(path), upright)
+        assert images.header(path) == (upright.shape, GRAY.shape, True)
+        images.check_same_size(upright.shape, path)
+        with pytest.raises(ValueError, match=r"labels \(9, 9\), image"):
+            images.check_same_size((9, 9), path)
+        if orientation >= 5:
+            with pytest.raises(ValueError, match=f"{name} has this size only as it is stored"):
+                images.check_same_size(GRAY.shape, path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_colors_are_not_labels(tmp_path, mode):
+    with pytest.raises(UserError, match=f"mode {mode}, expected one label per pixel"):
+        images.load_labels(save(tmp_path / "a.png", COLOR, mode))
+
+
+# ---- HEIC
+
+
+def heic(path, orientation=1):
+    """A red and a blue half, side by side as stored."""
+    pillow_heif.register_heif_opener()
+    pixels = np.zeros((32, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (255, 0, 0), (0, 0, 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(path, "HEIF", quality=95, exif=exif.tobytes())
+    return path, pixels
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.HEIF", "a.jpg"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_load_heic_upright_whatever_its_name(tmp_path, name, orientation):
+    path, stored = heic(tmp_path / name, orientation)
+    expected = tiff_files.upright(stored, orientation).astype(int)
+    loaded = images.load(path)
+    assert loaded.shape == expected.shape == (*images.header(path).size, 3)
+    assert np.abs(loaded - expected).mean() < 3  # a lossy format
+
+
+def test_heic_without_its_package_is_refused_with_the_extra(tmp_path, monkeypatch):
+    path, _ = heic(tmp_path / "a.heic")
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    with pytest.raises(UserError, match=r"HEIC needs the extra heic: pip install -e '.\[heic\]'"):
+        images.load(path)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "jif", "jfi"])
+def test_load_jpeg_of_other_suffixes(tmp_path, suffix):
+    path = save(tmp_path / f"a.{suffix}", COLOR, format="JPEG")
+    assert images.load(path).shape == COLOR.shape
+
+
+# ---- unreadable files
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from PIL import Image
 
 from common import UserError
 from dfc_tf import config, data
+from tests import tiff_files
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -62,6 +63,88 @@ def test_tif_of_many_channels(tmp_path, planar):
     assert sample.rgb.shape == (6, 5, 3)
 
 
+@pytest.mark.parametrize(("orientation", "kind", "compression"), tiff_files.MATRIX)
+def test_tif_is_upright(tmp_path, orientation, kind, compression):
+    stored = tiff_files.PIXELS[kind]
+    path = tiff_files.write(tmp_path / "a.tif", stored, orientation, compression)
+    expected = tiff_files.upright(stored, orientation) / np.iinfo(stored.dtype).max
+    image = data.load(path, 9).image
+    channels = image.shape[2] if kind == "rgb" else 1
+    np.testing.assert_allclose(
+        image[..., :channels], expected.reshape(*expected.shape[:2], -1), atol=1e-6
+    )
+    assert (image == image[..., :1]).all() or kind == "rgb"
+
+
+ORIENTED = {"extratags": [(274, "H", 1, 6, True)], "photometric": "minisblack"}
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "int32", "float32", "float64"])
+def test_tif_of_any_numbers_is_upright_and_rescaled(tmp_path, dtype, options):
+    values = np.linspace(0, 120, 35).reshape(5, 7).astype(dtype)
+    tiff_files.write_kind(tmp_path / "a.tif", values, **ORIENTED, **options)
+    expected = np.rot90(values, -1) / values.max()
+    np.testing.assert_allclose(data.load(tmp_path / "a.tif", 9).image[..., 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "zlib"}])
+def test_white_is_zero_tif_is_inverted(tmp_path, options):
+    for kind in ("gray8", "gray16"):
+        pixels = tiff_files.PIXELS[kind]
+        tiff_files.write_kind(tmp_path / "a.tif", pixels, photometric="miniswhite", **options)
+        expected = 1 - pixels / np.iinfo(pixels.dtype).max
+        image = data.load(tmp_path / "a.tif", 9).image
+        np.testing.assert_allclose(image[..., 0], expected, atol=1e-6)
+
+
+def test_planes_and_gray_channels_of_a_tif_are_upright(tmp_path):
+    pixels = noise(5, 7, 3)
+    for planar in ("contig", "separate"):
+        values = pixels if planar == "contig" else np.moveaxis(pixels, -1, 0)
+        tiff_files.write_kind(tmp_path / "a.tif", values, planarconfig=planar, **ORIENTED)
+        image = data.load(tmp_path / "a.tif", 9).image
+        np.testing.assert_allclose(image, np.rot90(pixels, -1) / 255, atol=1e-6)
+
+
+def test_deep_transparency_of_a_tif_becomes_white(tmp_path):
+    pixels = noise(5, 7, 4, dtype=np.uint16)
+    alpha = pixels[..., 3:] / 65535
+    tiff_files.write_kind(
+        tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["unassalpha"]
+    )
+    expected = pixels[..., :3] / 65535 * alpha + 1 - alpha
+    np.testing.assert_allclose(data.load(tmp_path / "a.tif", 9).image, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_first_page_of_a_tif_is_read_and_logged(tmp_path, caplog, dtype):
+    pages = np.linspace(0, 1, 70).reshape(2, 5, 7)
+    pages = pages.astype(dtype) if dtype == "float32" else noise(2, 5, 7, dtype=dtype)
+    tiff_files.write_kind(tmp_path / "a.tif", pages, photometric="minisblack")
+    image = data.load(tmp_path / "a.tif", 9).image
+    highest = 1 if dtype == "float32" else np.iinfo(dtype).max
+    np.testing.assert_allclose(image[..., 0], pages[0] / highest, atol=1e-6)
+    assert "a.tif has several pages: only the first is read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("pixels", "options", "reason"),
+    [
+        (np.array([[0, np.nan]], np.float32), {}, "NaN"),
+        (np.zeros((5, 7), np.int16), {"photometric": "miniswhite"}, "signed sample .* white is"),
+        (np.zeros((5, 7), np.float32), {"photometric": "miniswhite"}, "floating-point .* white"),
+        (np.zeros((5, 7), np.uint16), {"photometric": 32803}, "color filter array"),
+        (np.zeros((5, 7), np.complex64), {}, "complex"),
+    ],
+)
+def test_tif_without_a_meaning_is_refused_by_name(tmp_path, pixels, options, reason):
+    options = {"photometric": "minisblack"} | options
+    tiff_files.write_kind(tmp_path / "a.tif", pixels, **options)
+    with pytest.raises(UserError, match=f"a.tif: .*{reason}"):
+        data.load(tmp_path / "a.tif", 9)
+
+
 def test_npy_of_any_channels(tmp_path):
     np.save(tmp_path / "cube.npy", noise(4, 3, 9))
     np.save(tmp_path / "flat.npy", np.linspace(-5, 5, 12).reshape(4, 3))
@@ -105,6 +188,17 @@ def test_folder_skips_masks_and_hidden_files(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     np.save(tmp_path / "c.npy", np.zeros((3, 3)))
     assert data.ImageDataset(config.Dataset(path=str(tmp_path))).names == ["a", "b", "c"]
+
+
+def test_unread_image_files_are_counted(tmp_path, caplog):
+    save(tmp_path / "a.jpe", noise(8, 8, 3), format="JPEG")
+    for name in ("b.NEF", "c.nef", "d.jp2"):
+        (tmp_path / name).write_bytes(b"x")
+    assert data.ImageDataset(config.Dataset(path=str(tmp_path))).names == ["a"]
+    assert f"{tmp_path}: 3 image files are not read: 2 .nef, 1 .jp2" in caplog.text
+    (tmp_path / "a.jpe").unlink()
+    with pytest.raises(UserError, match="contains no images .*3 image files are not read"):
+        data.ImageDataset(config.Dataset(path=str(tmp_path)))
 
 
 def test_names_are_unique_on_every_file_system(tmp_path):
@@ -206,6 +300,26 @@ def test_indexed_mask_is_read_by_index(tmp_path):
 def test_invalid_mask_is_refused(tmp_path, mask, reason):
     with pytest.raises(UserError, match=reason):
         data.read_scribbles(save(tmp_path / "m.png", mask), (4, 4), (4, 4))
+
+
+def test_mask_of_a_turned_photograph_has_its_upright_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = save(tmp_path / "a.jpg", noise(4, 6, 3), exif=exif)  # upright 6x4
+    upright = np.full((6, 4), 255, np.uint8)
+    upright[0], upright[3, 1] = 0, 9
+
+    def scribbles(pixels, **options):
+        mask = save(tmp_path / "a_scribble.png", pixels, **options)
+        dataset = data.ImageDataset(config.Dataset(path=str(photo), scribbles=str(mask)))
+        return dataset[0].scribbles
+
+    expected = scribbles(upright)
+    assert expected[0].tolist() == [0] * 4 and expected[3, 1] == 1
+    # the same mask, stored like the photograph
+    assert np.array_equal(scribbles(np.rot90(upright), exif=exif), expected)
+    with pytest.raises(UserError, match=r"is 4x6, the image 6x4.*\(a.jpg has this size only as it"):
+        scribbles(np.rot90(upright))
 
 
 def test_photograph_as_mask_is_refused(tmp_path):

@@ -90,6 +90,10 @@ def test_invalid_scribbles_raise_value_error():
         DFC(**SMALL).fit(stripes(), scribbles=np.zeros((2, 2), int))
     with pytest.raises(ValueError, match="mark nothing"):
         DFC(**SMALL).fit(stripes(), scribbles=np.full((24, 30), -1))
+    one = np.full((24, 30), -1)
+    one[3] = 255
+    with pytest.raises(ValueError, match="mark a single class .*: expected two or more"):
+        DFC(**SMALL).fit(stripes(), scribbles=one)
 
 
 def test_predict_refuses_other_channels():

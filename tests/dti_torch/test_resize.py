@@ -66,12 +66,14 @@ def test_bad_files_are_skipped_and_numbers_stay_consecutive(tmp_path, caplog):
     (folder / "d.png").write_text("not an image")
     (folder / "e.png").touch()
     (folder / "notes.txt").write_text("text")
+    (folder / "f.cr2").write_text("raw")
     (folder / "._a.png").write_text("hidden")
     with caplog.at_level(logging.INFO):
         assert resize(folder, tmp_path / "out", 10) == 2
     assert names(tmp_path / "out") == ["00000.jpg", "00001.jpg"]
     for name in ("b narrow.png", "c.jpg", "d.png", "e.png"):
         assert f"skipped {folder / name}: " in caplog.text
+    assert f"{folder}: 1 image file is not read: 1 .cr2" in caplog.text
     assert caplog.messages[-1] == f"2 images in {tmp_path / 'out'}, 4 skipped"
 
 

@@ -18,6 +18,9 @@ class Dataset:
     """Split that pred.py segments and evaluate.py scores. Empty: the one trained on."""
     root: str | None = None
     """Folder of the datasets. null: the environment's DATA_ROOT, else data/."""
+    values: tuple[int, ...] | None = None
+    """Values of the classes in the label maps of a folder, in order, such as [0, 255] for masks;
+    others are unlabeled. null: 0, 1, 2, ..., and 255 where unlabeled."""
     short_side: int | None = None
     """Shorter side in pixels to which images are resized for the network. null: their own size."""
     crop: tuple[int, int] = (512, 512)
@@ -32,6 +35,10 @@ class Dataset:
         sides = list(self.crop)
         require(len(sides) == 2 and min(sides) >= 1, "dataset.crop", sides, "[height, width]")
         checks.fraction(self, "max_bad")
+        if self.values is not None:
+            values = list(self.values)
+            is_valid = 2 <= len(set(values)) == len(values) and min(values) >= 0
+            require(is_valid, "dataset.values", values, "two or more different values from 0")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Labeled images of any size, and the paper's augmentation of batches."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -79,6 +79,15 @@ class LabeledImages:
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         return self._read(self.indices[i])
 
+    def check_classes(self, n: int = 2) -> None:
+        """Raises UserError if the label maps have fewer than n classes."""
+        cfg = self.dataset_cfg
+        remedy = "expected two or more classes" if n > 1 else "expected labels"
+        if isinstance(self.dataset, segmentations.Segmentations) and not cfg.values:
+            remedy += "; for masks of 0 and 255 set dataset.values to [0,255]" * bool(cfg.path)
+        what = f"the label maps of {cfg.path or cfg.name} have"
+        check_classes((self[i][1] for i in range(len(self))), what, remedy, n)
+
     def full(self, i: int) -> tuple[np.ndarray, np.ndarray]:
         """Image and labels at full size."""
         image = self.dataset.image(self.indices[i])
@@ -103,7 +112,28 @@ def _load(dataset_cfg: config.Dataset, split: str) -> segmentations.Segmentation
             expected = " or ".join(N_IMAGES)
             raise UserError(f"dataset.split of digits is {split!r}: expected {expected}")
         return SyntheticDigits(split)
-    return segmentations.load(dataset_cfg.name, split, dataset_cfg.root, dataset_cfg.path)
+    cfg = dataset_cfg
+    return segmentations.load(cfg.name, split, cfg.root, cfg.path, cfg.values)
+
+
+def check_classes(label_maps: Iterable[np.ndarray], what: str, remedy: str, n: int = 2) -> None:
+    """Raises UserError if label maps have fewer than n classes besides IGNORE.
+
+    Reads only as many of them as are needed. what: has them, for the message; remedy: what to do.
+    """
+    found: set[int] = set()
+    has_ignored = False
+    for labels in label_maps:
+        counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)
+        found |= set(np.flatnonzero(counts[:IGNORE]).tolist())
+        has_ignored |= bool(counts[IGNORE])
+        if len(found) >= n:
+            return
+    unlabeled = f"{IGNORE}, which means unlabeled"
+    if not found:
+        raise UserError(f"{what} nothing but {unlabeled}: {remedy}")
+    besides = f" besides {unlabeled}" * has_ignored
+    raise UserError(f"{what} only the class {found.pop()}{besides}: {remedy}")
 
 
 def fit_short_side(size: tuple[int, int], side: int | None) -> tuple[int, int]:

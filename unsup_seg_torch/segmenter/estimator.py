@@ -67,7 +67,9 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         """Trains on the images X and their label maps y."""
         truths, cfg = _label_maps(X, y), self._config()
         dataset = _Arrays(images.as_image_list(X), truths, cfg.dataset.short_side)
+        remedy = "expected two or more classes, numbered from 0 (foreground 255 as 1)"
         try:
+            data.check_classes(truths, "y has", remedy)
             state = train.initial_state(cfg, dataset.n_classes, select_device())
             train.load_start_weights(cfg, state)
             self.history_ = []
@@ -98,6 +100,10 @@ class PixelClassifier(ClassifierMixin, BaseEstimator):
         predicted = self._predict(X, lambda maps: maps.argmax(0))
         predicted = [predicted] if images.is_single_image(X) else predicted
         truths = _label_maps(X, y)
+        try:
+            data.check_classes(truths, "y has", "expected labels", 1)
+        except UserError as error:
+            raise ValueError(str(error)) from None
         return metrics.mean_iou(truths, predicted, len(self.classes_), data.IGNORE)["miou"]
 
     def _predict(

@@ -41,6 +41,7 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
             raise UserError(f"the classes changed since training: {cli.PASS_AS_INPUT}")
         else:
             prior = np.load(run.path / "prior.npy", allow_pickle=False)
+        dataset.check_classes(1)
         frames = _labeled_frames(dataset)
     else:
         visualize.write(net.encoder, args, out, cfg.dataset.max_bad)

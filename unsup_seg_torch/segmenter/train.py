@@ -63,6 +63,7 @@ def train(cfg: config.Config, run: Run) -> None:
         keep_weights(cfg, run)
         return
     dataset = data.LabeledImages(cfg.dataset, cfg.dataset.split)
+    dataset.check_classes()
     run.check_dataset(dataset.checksum)
     state = initial_state(cfg, dataset.n_classes, select_device())
     run.note(dataset_checksum=dataset.checksum, device=str(state.device), n_images=len(dataset))

@@ -18,7 +18,7 @@ import numpy as np
 from common import UserError, bsds, images
 from common.bsds import baselines, folder_scores, label_maps
 from common.config import load_config
-from common.datasets import segmentations
+from common.datasets import formats, segmentations
 from common.run import Run
 from unsup_seg_torch.postprocess import spectral
 from unsup_seg_torch.wnet import config, regions
@@ -129,6 +129,8 @@ class Task:
 def score(task: Task) -> tuple[bsds.ImageCounts, float]:
     """The counts of one image, and the seconds that its segmentation took."""
     truths = label_maps.ground_truths(task.truth)
+    with formats.reading(task.truth):
+        images.check_same_size(truths.labels[0].shape, task.image)
     image = images.load(task.image)
     probabilities = _probabilities(task.run) if task.run else None
     start = time.perf_counter()

@@ -9,8 +9,9 @@ import scipy.io
 from PIL import Image
 
 from common import bsds
-from common.bsds import folder_scores, hierarchy
+from common.bsds import folder_scores, hierarchy, label_maps
 from common.datasets import download
+from tests import tiff_files
 from tests.common.bsds.segmentations import cell, halves, write_ground_truth
 from tests.entry_scripts import PickleBomb
 
@@ -84,6 +85,19 @@ def test_png_is_one_scale_and_two_processes_agree(gt, pred, tmp_path):
     scores = json.loads((tmp_path / "scores.json").read_text())
     expected = bsds.benchmark([SCALES[1:2]] * 3, TRUTHS)
     assert {key: scores[key] for key in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_images_of_segments_are_upright(pred, name, orientation):
+    stored = np.arange(6, dtype=np.uint16).reshape(2, 3) * 300
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"tiffinfo": {0x0112: orientation}} if name == "a.tif" else {"exif": exif}
+    Image.fromarray(stored).save(pred / name, **options)
+    expected = tiff_files.upright(stored, orientation)
+    (labels,) = label_maps.prediction(pred / name, expected.shape, 9).labels
+    assert np.array_equal(labels, expected)
 
 
 def test_contour_map_is_cut_at_thresholds(gt, pred, tmp_path):
@@ -167,7 +181,7 @@ def damage(kind, gt, pred, tmp_path):
         ("7.3", "MATLAB 7.3, expected save"),
         ("keys", "neither segs nor ucm2"),
         ("no ground truth", "gt/b.mat is damaged or of another format"),
-        ("empty", "has no .mat or .npy or .png file"),
+        ("empty", "has no .mat or .npy or .png"),
     ],
 )
 def test_invalid_files_are_refused_in_one_line(kind, reason, gt, pred, tmp_path, refused):

@@ -4,10 +4,11 @@ import struct
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
-from common import datasets
+from common import datasets, images
 from tests.common.datasets.files import error_of, write, write_image
 
 
@@ -234,3 +235,45 @@ def test_real_folder(real):
     folder = real("cifar10_folder", "frog")
     dataset = load(folder)
     assert dataset.images.shape == (2000, 32, 32, 3) and dataset.skipped == []
+
+
+# ---- files of other formats
+
+
+def unread_lines(caplog):
+    return [line for line in caplog.messages if "not read" in line]
+
+
+def test_unread_image_files_are_counted_by_suffix_in_one_line(photos, caplog, monkeypatch):
+    write_image(photos / "a.jpg")
+    for name in ("b.CR2", "sub/c.cr2", "d.avif", "e.svg", "notes.txt", ".hidden.nef"):
+        write(photos / name, b"x")
+    assert len(load(photos).images) == 1 == len(load(photos).images)
+    assert unread_lines(caplog) == [
+        f"{photos}: 4 image files are not read: 2 .cr2, 1 .avif, 1 .svg; convert them to PNG or "
+        "JPEG"
+    ]
+    caplog.clear()
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    write(photos / "f.HEIC", b"x")
+    load(photos)
+    (line,) = unread_lines(caplog)
+    assert "5 image files" in line and "1 .heic" in line and "install the extra heic" in line
+
+
+def test_folder_of_unread_files_only_names_them(photos, monkeypatch):
+    monkeypatch.setattr(images, "can_read_heif", lambda: False)
+    for i in range(3):
+        write(photos / f"{i}.heic", b"x")
+    message = error_of(load, photos)
+    assert "contains no images" in message and "3 .heic" in message and "extra heic" in message
+    assert "1 image file is not read: 1 .heic" in error_of(load, photos / "0.heic")
+
+
+def test_heic_and_jfif_are_read(photos, caplog):
+    pillow_heif.register_heif_opener()
+    write_image(photos / "a.heic", (32, 32, 3), format="HEIF")
+    write_image(photos / "b.jfif", (32, 32, 3), format="JPEG")
+    write_image(photos / "c.jpe", (32, 32, 3), format="JPEG")
+    assert load(photos).images.shape == (3, 32, 32, 3)
+    assert not unread_lines(caplog)

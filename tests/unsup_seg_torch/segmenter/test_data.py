@@ -1,8 +1,11 @@
 """Augmentation of images together with their labels, and the synthetic digits."""
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from common import UserError
 from unsup_seg_torch.segmenter import config, data
 from unsup_seg_torch.segmenter.data import IGNORE
 
@@ -89,3 +92,70 @@ def test_synthetic_digits_are_reproducible_and_labeled_where_bright():
     assert not np.array_equal(image, val[0][0])
     is_digit = (labels != IGNORE) & (labels > 0)
     assert image[is_digit].mean() > image[labels == 0].mean() + 40
+
+
+# ---- classes
+
+
+def folder_of(path, *label_maps):
+    """Pairs of an image and a label map."""
+    for i, labels in enumerate(label_maps):
+        Image.new("RGB", (len(labels[0]), len(labels))).save(path / f"{i}.jpg")
+        Image.fromarray(np.array(labels, np.uint8)).save(path / f"{i}.png")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("label_maps", "reason"),
+    [
+        ([[[255, 255]], [[255, 255]]], "have nothing but 255, which means unlabeled"),
+        (
+            [[[0, 255]], [[255, 0]]],
+            r"only the class 0 besides 255.*set dataset.values to \[0,255\]",
+        ),
+        ([[[0, 0]], [[0, 0]]], "have only the class 0: expected two or more"),
+        ([[[3, 3]], [[3, 255]]], "have only the class 3 besides 255"),
+    ],
+)
+def test_fewer_than_two_classes_are_refused(tmp_path, label_maps, reason):
+    dataset_cfg = config.Dataset(name="folder", path=str(folder_of(tmp_path, *label_maps)))
+    with pytest.raises(UserError, match=reason):
+        data.LabeledImages(dataset_cfg, "").check_classes()
+
+
+def test_masks_of_0_and_255_have_two_classes_with_values(tmp_path):
+    path = str(folder_of(tmp_path, [[0, 255, 255]]))
+    dataset = data.LabeledImages(config.Dataset(name="folder", path=path, values=(0, 255)), "")
+    dataset.check_classes()
+    assert dataset.n_classes == 2 and dataset.classes == ["0", "255"]
+    assert dataset[0][1].tolist() == [[0, 1, 1]]
+
+
+def test_split_of_one_class_can_be_scored_but_not_an_unlabeled_one(tmp_path):
+    def dataset(labels):
+        path = str(folder_of(tmp_path, labels))
+        return data.LabeledImages(config.Dataset(name="folder", path=path), "")
+
+    dataset([[0, 255]]).check_classes(1)
+    with pytest.raises(UserError, match="nothing but 255"):
+        dataset([[255, 255]]).check_classes(1)
+
+
+@pytest.mark.parametrize("values", [(0,), (0, 0), (-1, 2)])
+def test_invalid_values_are_refused(values):
+    with pytest.raises(ValueError, match="dataset.values is .*: expected two or more different"):
+        config.Dataset(values=values)
+
+
+def test_labels_follow_a_turned_photograph(tmp_path):
+    """The image has its own label values in red, stored as a camera does."""
+    labels = np.arange(4).repeat(16).reshape(4, 16).repeat(16, 0).astype(np.uint8)  # 64x16
+    photo = np.repeat(labels[..., None] * 60, 3, axis=2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(photo)).save(tmp_path / "a.jpg", quality=95, exif=exif)
+    Image.fromarray(labels).save(tmp_path / "a.png")
+    dataset = data.LabeledImages(config.Dataset(name="folder", path=str(tmp_path)), "")
+    for image, truth in (dataset[0], dataset.full(0)):
+        assert image.shape[:2] == truth.shape == (64, 16)
+        assert (np.rint(image[..., 0] / 60) == truth).mean() > 0.95

@@ -37,6 +37,12 @@ def test_similar_image_gets_its_classes(fitted, pairs):
         (lambda y: y[:-1], "y has 7 label maps, X has 8 images"),
         (lambda y: [y[0][:5], *y[1:]], r"label map 0 of y is \(5, 40\)"),
         (lambda y: [y[0] - 1.5, *y[1:]], "label map 0 of y: expected integers"),
+        (lambda y: [np.full_like(each, 255) for each in y], "y has nothing but 255"),
+        (lambda y: [np.full_like(each, 3) for each in y], "y has only the class 3: expected two"),
+        (
+            lambda y: [np.where(each > 0, 255, 0) for each in y],  # masks
+            r"y has only the class 0 besides 255.*\(foreground 255 as 1\)",
+        ),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(pairs, change, reason):
