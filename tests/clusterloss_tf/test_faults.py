@@ -56,7 +56,7 @@ class TestConfigs(Configs):
             ("training: {n_epochs: -1}", "training.n_epochs is -1: expected 0 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 

@@ -55,7 +55,7 @@ class TestConfigs(Configs):
             ("training: {reassign: 0}", "training.reassign is 0.0: expected a number above 0"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 

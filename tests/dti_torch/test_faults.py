@@ -50,7 +50,7 @@ class TestConfigs(Configs):
             ("training: {n_epochs: 0}", "training.n_epochs is 0: expected 1 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
@@ -174,8 +174,8 @@ def test_empty_clusters_are_reassigned_and_logged(checkout):
 # ---- run folders that do not match their config
 
 
-def test_resume_with_another_number_of_images_is_an_error(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_resume_with_another_number_of_images_is_an_error(checkout, stopped_run, tmp_path):
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, "n_images: 120", "n_images: 60")
     assert "winners is (120,), the config expects (60,)" in one_line(checkout.resume(run))
 
@@ -188,8 +188,8 @@ def test_resume_with_another_number_of_images_is_an_error(checkout, stopped, tmp
     ],
 )
 def test_pred_with_images_of_another_shape_is_an_error(
-    checkout, stopped, tmp_path, old, new, difference
+    checkout, stopped_run, tmp_path, old, new, difference
 ):
-    run = copy_of(stopped, tmp_path)
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, old, new)
     assert difference in one_line(checkout.pred(run))

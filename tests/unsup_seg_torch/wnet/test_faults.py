@@ -46,7 +46,7 @@ class TestConfigs(Configs):
             ("training: {drop_every: 0}", "training.drop_every is 0: expected 1 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
