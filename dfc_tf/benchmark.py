@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, bsds, cli
+from common import UserError, bsds, cli, duplicates
 from common.bsds.superpixels import felzenszwalb
 from common.config import load_config
 from common.datasets import segmentations
@@ -140,7 +140,9 @@ def _k_means(k: int) -> Callable[[np.ndarray], np.ndarray]:
         from sklearn.cluster import KMeans
 
         colors = image.reshape(-1, image.shape[2])
-        return KMeans(k, n_init=1, random_state=0).fit_predict(colors).reshape(image.shape[:2])
+        with duplicates.without_kmeans_warning():  # images with fewer than k colors
+            labels = KMeans(k, n_init=1, random_state=0).fit_predict(colors)
+        return labels.reshape(image.shape[:2])
 
     return segment
 

@@ -14,7 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, cli, predictions
+from common import UserError, cli, duplicates, predictions
 from common.bsds import components
 from common.run import Run
 from dfc_tf import config, data, figures, regions
@@ -41,6 +41,8 @@ def main() -> None:
         dataset = data.ImageDataset(
             dataclasses.replace(cfg.dataset, path=args.input, split="", scribbles=None)
         )
+        if message := duplicates.one_color(dataset.are_one_color):
+            log.warning("%s", message)
         segment = predict_labels(cfg, run)
     out = cli.output_folder(run, args)
     with predictions.writing(out):

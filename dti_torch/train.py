@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import UserError, cli, malloc_tuning, metrics
+from common import UserError, cli, duplicates, malloc_tuning, metrics
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
 from common.pytorch.precision import compute_dtype
@@ -57,6 +57,8 @@ def main() -> None:
         state = initial_state(cfg, images)
         resume(run, state)
         if state.step == 0:
+            if message := duplicates.few_distinct(dataset.images, cfg.model.n_prototypes):
+                log.warning("%s", message)
             write_baseline(run, cfg, images, dataset.labels)
         last_save = time.monotonic()
         n_epochs = cfg.training.n_epochs

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -26,7 +27,7 @@ from tests.entry_scripts import (
     replace,
     undocumented,
 )
-from tests.image_files import N_KINDS
+from tests.image_files import N_KINDS, write
 
 NO_CONFIG = [  # content of a config file, and part of its error message
     ("", "expected sections"),
@@ -34,6 +35,20 @@ NO_CONFIG = [  # content of a config file, and part of its error message
     ("model: {width: [", "is not valid YAML"),
     ("model: {width: !!python/object/apply:os.getcwd []}", "is not valid YAML"),
 ]
+
+
+def warnings_of(function):
+    """The messages of the Python warnings that a function causes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function()
+    return [str(warning.message) for warning in caught]
+
+
+def noise_images(n, n_distinct, *shape):
+    """n images uint8 of which n_distinct differ, in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (n_distinct, *shape), np.uint8)
+    return np.resize(images, (n, *shape))
 
 
 class Environment:
@@ -206,6 +221,25 @@ class Folders:
         path.write_bytes(content)
         resumed = checkout.resume(run)
         assert resumed.code == 0, resumed.err
+
+
+class DistinctImages:
+    """quick: options for a short training; with_clusters: those that ask for five clusters."""
+
+    quick = ("--training.n_epochs", 1)
+    with_clusters: tuple
+
+    @pytest.mark.parametrize("n_distinct", [1, 3, 30])
+    def test_few_distinct_images_are_warned_about_once(self, checkout, tmp_path, n_distinct):
+        for i in range(60):
+            write(tmp_path / f"photos/{'ab'[i % 2]}/{i:02}.png", seed=i % n_distinct)
+        options = "--dataset.name", "folder", "--dataset.path", tmp_path / "photos"
+        training = checkout.train(*options, *self.with_clusters, *self.quick)
+        results = [training, checkout.pred(training.run), checkout.evaluate(training.run)]
+        assert [result.code for result in results] == [0, 0, 0], training.err
+        stderr = "".join(result.err for result in results)
+        n_expected = len(re.findall("images are (equal|distinct)", stderr))
+        assert n_expected == stderr.lower().count("warning") == (n_distinct < 5), stderr
 
 
 class Predictions:

@@ -7,7 +7,15 @@ import pytest
 
 from deepcluster_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
+from tests.every_paper import (
+    NO_CONFIG,
+    Configs,
+    Damaged,
+    DistinctImages,
+    Environment,
+    Folders,
+    Predictions,
+)
 from tests.image_files import write
 
 
@@ -61,6 +69,10 @@ class TestConfigs(Configs):
 
 class TestFolders(Folders):
     of = staticmethod(of)
+
+
+class TestDistinctImages(DistinctImages):
+    with_clusters = ("--model.n_clusters", 5, "--dataset.n_images", "null")
 
 
 class TestPredictions(Predictions):

@@ -7,7 +7,15 @@ import pytest
 
 from dti_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
+from tests.every_paper import (
+    NO_CONFIG,
+    Configs,
+    Damaged,
+    DistinctImages,
+    Environment,
+    Folders,
+    Predictions,
+)
 from tests.image_files import write
 
 
@@ -56,6 +64,10 @@ class TestConfigs(Configs):
 
 class TestFolders(Folders):
     of = staticmethod(folder_options)
+
+
+class TestDistinctImages(DistinctImages):
+    with_clusters = ("--model.n_prototypes", 5, "--dataset.n_images", "null")
 
 
 class TestPredictions(Predictions):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import UserError, cli, images, predictions, video
+from common import UserError, cli, duplicates, images, predictions, video
 from common.bsds.hierarchy import Hierarchy
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
@@ -47,6 +47,10 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
         photos = data.Photographs(
             dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         )
+    is_new = args.input is not None or cfg.dataset.test_split
+    message = duplicates.one_color([*map(duplicates.is_one_color, photos.images)])
+    if message and is_new:  # of the training images train.py has warned
+        log.warning("%s", message)
     n_frames = args.frames
     if n_frames is None:
         are_frames = args.input and len({image.shape for image in photos.images}) == 1
@@ -91,7 +95,9 @@ def probabilities(
 def segment(net: model.WNet, image: np.ndarray, cfg: config.Config) -> Segmentation:
     """Labels are predicted at dataset.max_side and refined at the size of the image."""
     maps, reconstruction = probabilities(net, image, cfg)
-    if cfg.model.crf_iterations:
+    if duplicates.is_one_color(image):  # only the padding of the convolutions makes a difference
+        maps[:] = maps.mean((1, 2), keepdims=True)
+    elif cfg.model.crf_iterations:
         maps = crf.refine(maps, image, cfg.model.crf_iterations)
     hierarchy = regions.hierarchy(maps, image, cfg.model)
     return Segmentation(image, maps.argmax(0), hierarchy, reconstruction)
