@@ -130,7 +130,9 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
             raise ValueError(str(error)) from None
 
     def _config(self, seed: int, n: int) -> config.Config:
-        n_steps = -(-n // self.batch_size)  # per epoch
+        n_epochs = self.n_epochs
+        if n_epochs is None:
+            n_epochs = max(MIN_EPOCHS, -(-MIN_STEPS // -(-n // self.batch_size)))
         own = {
             "model.n_clusters": self.n_clusters,
             "model.n_groups": self.n_groups,
@@ -139,7 +141,7 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
             "model.weights": self.weights,
             "training.seed": seed,
             "training.batch_size": self.batch_size,
-            "training.n_epochs": self.n_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // n_steps)),
+            "training.n_epochs": n_epochs,
         }
         return make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
 

@@ -84,7 +84,9 @@ def _arguments() -> argparse.Namespace:
     add("limit", "number of images, the first ones (default: all)", type=int)
     add("processes", f"processes (default: {n_processes}, the CPUs)", type=int, default=n_processes)
     add("threads", "threads per process (default: 1)", type=int, default=1)
-    return parser.parse_args()
+    args = parser.parse_args()
+    cli.require_positive(args, "limit", "processes", "threads")
+    return args
 
 
 def _write_config(folder: Path, cfg: config.Config) -> None:

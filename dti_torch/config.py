@@ -37,7 +37,7 @@ class Dataset:
     """Largest fraction of unreadable files that is skipped; more is an error."""
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 1, "size")
+        checks.at_least(self, 1, "size", "n_images")
         checks.at_least(self, 0, "margin")
 
 
@@ -71,8 +71,8 @@ class Model:
     """Standard deviation in pixels of Gaussian pixel weights around the center, 7 for the paper's
     SVHN; null: equal weights."""
     empty_cluster_threshold: float | None = None
-    """Fraction of the images below which a cluster counts as empty; null or 0: 0.2 / n_prototypes,
-    as in the authors' code."""
+    """Fraction of the images below which a cluster counts as empty; null: 0.2 / n_prototypes, as in
+    the authors' code; 0: none does."""
     reassign_empty: bool = True
     """Replace empty clusters by copies of the largest one."""
     redundancy: float = 0.0
@@ -102,7 +102,9 @@ class Model:
         is_valid = threshold is None or 0 <= threshold < 1 / self.n_prototypes
         expected = "a fraction below 1 / n_prototypes"
         require(is_valid, "model.empty_cluster_threshold", threshold, expected)
-        checks.positive(self, "var_min")
+        checks.positive(self, "var_min", "gaussian_weights_std")
+        checks.fraction(self, "init_value")
+        checks.at_least(self, 0, "redundancy", "sigma_init")
 
     def start_epochs(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
@@ -138,7 +140,8 @@ class Training:
     def __post_init__(self) -> None:
         checks.positive(self, "lr")
         checks.at_least(self, 2, "batch_size")  # batch norm needs more than one image
-        checks.at_least(self, 1, "n_epochs")
+        checks.at_least(self, 1, "n_epochs", "check_interval")
+        checks.at_least(self, 0, "weight_decay", "gamma", "cosine_from")
 
 
 @dataclass(frozen=True)

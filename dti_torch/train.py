@@ -6,6 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import logging
 import math
 import time
@@ -178,7 +182,8 @@ def check_clusters(
             images_per_second=round(images_per_second, 1),
             **{f"proportion/{k}": round(p, 5) for k, p in enumerate(proportions.tolist())},
         )
-    threshold = cfg.model.empty_cluster_threshold or 0.2 / len(proportions)
+    threshold = cfg.model.empty_cluster_threshold
+    threshold = 0.2 / len(proportions) if threshold is None else threshold
     empty = torch.nonzero(proportions < threshold).flatten().tolist()
     state.cooldown -= 1
     if cfg.model.reassign_empty and empty:

@@ -28,10 +28,8 @@ MAX_FRAMES = 40  # of a video
 
 def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     """Segments the images of the training, or those of --input; raises UserError."""
-    if args.attention or args.segments:
+    if args.attention or args.segments is not None:
         raise UserError(f"{run.path} is a W-Net, which has no attention and no tokens")
-    if args.frames is not None and args.frames < 0:
-        raise UserError(f"--frames is {args.frames}: expected 0 or more")
     net, out = load(cfg, run), cli.output_folder(run, args)
     if args.input is None:
         split = cfg.dataset.test_split
@@ -41,9 +39,14 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     else:
         source = Path(args.input)
         if video.is_video(source):
+            if args.frames == 0:
+                raise UserError(
+                    "--frames is 0, but a video is read up to there: expected 1 or more"
+                )
             next(video.frames(source, 1))  # raises UserError before anything is written
             with predictions.writing(out):
-                source = video.unpack(source, out / "frames", args.frames or MAX_FRAMES)
+                n = MAX_FRAMES if args.frames is None else args.frames
+                source = video.unpack(source, out / "frames", n)
         photos = data.Photographs(
             dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         )
