@@ -129,11 +129,11 @@ def retrieval_scores(
         r = np.maximum(n_relevant, 1)
         precision += float((np.where(cut, ranking.relevant, 0).sum(axis=1) / r).sum())
         average += float((np.where(cut, ranking.precisions(), 0).sum(axis=1) / r).sum())
-        n_matched += np.count_nonzero(n_relevant)
+        n_matched += int(np.count_nonzero(n_relevant))
     scores: dict[str, float] = {f"recall_at_{k}": float(hits[k - 1] / len(labels)) for k in ks}
     if n_matched:
         scores |= {"map_at_r": average / n_matched, "r_precision": precision / n_matched}
-    return scores | {"n_unmatched": len(labels) - int(n_matched)}
+    return scores | {"n_unmatched": len(labels) - n_matched}
 
 
 def mean_average_precision(
@@ -227,7 +227,7 @@ def pixel_accuracy(
     """Fraction of pixels with the correct class, over all images; arguments as in `mean_iou`."""
     hits = total = 0
     for t, p in _flat_pairs(truth, predicted, ignore):
-        hits += np.count_nonzero(t == p)
+        hits += int(np.count_nonzero(t == p))
         total += t.size
     if not total:
         raise ValueError("there is no pixel to score: the images are empty or all ignored")

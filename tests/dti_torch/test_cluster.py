@@ -202,3 +202,16 @@ def test_check_reassigns_all_empty_clusters_to_the_largest():
     assert torch.equal(biases[1], biases[2]) and torch.equal(biases[3], biases[2])
     assert not torch.equal(biases[0], biases[2])
     assert not state.usage.any()  # reset
+
+
+@pytest.mark.parametrize(("threshold", "n_empty"), [(None, 1), (0.0, 0), (0.01, 0), (0.2, 2)])
+def test_threshold_of_empty_clusters(monkeypatch, threshold, n_empty):
+    # proportions 0.03, 0.17, 0.8 of three clusters; null is 0.2 / 3 = 0.067
+    model = config.Model(n_prototypes=3, empty_cluster_threshold=threshold)
+    usage = torch.tensor([[3.0, 17, 80], [1, 1, 1], [1, 1, 1]])
+    zeros, taken = torch.zeros(3), []
+    state = train.State(None, None, zeros, usage, zeros.clone(), torch.zeros(2))
+    state.net = type("Net", (), {"n_active": 4, "transformations": [0] * 4})
+    monkeypatch.setattr(train, "reassign", lambda cfg, state, empty, *rest: taken.extend(empty))
+    train.check_clusters(config.Config(model=model), state, None, 1.0)
+    assert len(taken) == n_empty

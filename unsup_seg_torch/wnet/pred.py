@@ -175,6 +175,6 @@ def write_one(
         "width": merged.shape[1],
         "n_labels": len(np.unique(result.labels)),
         "n_regions": len(areas),
-        "largest_share": areas.max(),
+        "largest_share": float(areas.max()),
     }
     return row, tiles, images.resize_labels(result.labels, tiles[0].shape[:2])
