@@ -36,7 +36,7 @@ def test_similar_image_gets_its_classes(fitted, pairs):
     [
         (lambda y: y[:-1], "y has 7 label maps, X has 8 images"),
         (lambda y: [y[0][:5], *y[1:]], r"label map 0 of y is \(5, 40\)"),
-        (lambda y: [y[0] - 1.5, *y[1:]], "label map 0 of y has the label -1.5: expected integers"),
+        (lambda y: [y[0] - 1.5, *y[1:]], "label map 0 of y has the label 253.5: expected integers"),
         (lambda y: [y[0], y[1] * np.nan, *y[2:]], "label map 1 of y has the label nan"),
         (lambda y: [y[0].astype(str), *y[1:]], "label map 0 of y is of type <U"),
         (lambda y: [y[0].astype(int) - 1, *y[1:]], "label map 0 of y has -1 to "),
