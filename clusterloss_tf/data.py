@@ -8,6 +8,7 @@ import numpy as np
 
 from clusterloss_tf import config
 from common import UserError, datasets
+from common.estimators import check_labels
 from common.tf import keras, tf
 
 log = logging.getLogger("clusterloss_tf.data")
@@ -145,7 +146,10 @@ def batches(
 
 
 class ClassBatches(keras.utils.PyDataset):
-    """`batches` of images (n, h, w, c) and labels (n,) for `model.fit`, new ones in each epoch."""
+    """`batches` of images (n, h, w, c) and labels (n,) or (n, 1) for `model.fit`, each epoch anew.
+
+    Raises ValueError for invalid labels.
+    """
 
     def __init__(
         self,
@@ -157,7 +161,8 @@ class ClassBatches(keras.utils.PyDataset):
         **keywords: int | bool,
     ):
         super().__init__(**keywords)
-        self.images, self.labels = images, np.asarray(labels).ravel()
+        self.images = images
+        self.labels = check_labels(np.asarray(labels).ravel(), len(images))
         self.options, self.epoch = (batch_size, images_per_class, seed), 0
         self.order = list(batches(self.labels, *self.options, epoch=0))
 

@@ -6,16 +6,16 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from clusterloss_tf import config, train
-from common import UserError, metrics
-from common.estimators import check_choice, check_images
+from common import UserError, duplicates, metrics
+from common.estimators import check_choice, check_images, check_labels, warn
 
 
 class MetricLearner(TransformerMixin, BaseEstimator):
     """Learns embeddings in which images with the same label are close.
 
-    Images are (n, h, w) or (n, h, w, c), uint8 or floats in [0, 1]; labels (n,) of any type.
-    Parameters are those of `config.py`, defaults those of configs/digits.yml. Invalid values raise
-    ValueError.
+    Images are (n, h, w) or (n, h, w, c), uint8 or floats in [0, 1]; labels (n,) are integers or
+    strings. Parameters are those of `config.py`, defaults those of configs/digits.yml. Invalid
+    values raise ValueError.
 
     After `fit`: classes_, and losses_ with the loss of each step.
     """
@@ -51,11 +51,9 @@ class MetricLearner(TransformerMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> "MetricLearner":
         """Trains on images X with labels y of two or more classes."""
-        images, labels = check_images(X), np.asarray(y).ravel()
-        if len(labels) != len(images):
-            raise ValueError(f"X has {len(images)} images, y {len(labels)} labels")
-        if len(np.unique(labels)) < 2:
-            raise ValueError("y has one class: metric learning needs two")
+        images = check_images(X)
+        labels = check_labels(y, len(images), n_classes=2)
+        warn(duplicates.few_distinct(images, len(np.unique(labels))))
         self._state, self.losses_ = train.State(self._config(), images, labels), []
         try:
             for _ in range(self.n_epochs):
@@ -78,7 +76,8 @@ class MetricLearner(TransformerMixin, BaseEstimator):
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """Recall@1: the fraction of images X whose nearest other image has the same label y."""
-        return metrics.recall_at_k(self.transform(X), np.asarray(y).ravel(), [1])[1]
+        embeddings = self.transform(X)
+        return metrics.recall_at_k(embeddings, check_labels(y, len(embeddings)), [1])[1]
 
     def _config(self) -> config.Config:
         check_choice("loss", self.loss, config.Loss)

@@ -82,7 +82,7 @@ class FacilityLocationLoss(keras.losses.Loss):
     ):
         super().__init__(name=name, reduction=reduction, dtype=dtype)
         _check(gamma, refine, margin, nmi_average)
-        self.gamma, self.refine, self.margin = gamma, refine, margin
+        self.gamma, self.refine, self.margin = float(gamma), refine, margin
         self.nmi_average = nmi_average
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:

@@ -6,13 +6,17 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import dataclasses
 import logging
 
 import numpy as np
 
 from clusterloss_tf import config, data, figures, kmeans, model, train
-from common import cli, datasets, images, predictions
+from common import cli, datasets, duplicates, images, predictions
 from common.run import Run
 from common.tf import checkpoint, keras, tf
 
@@ -36,6 +40,8 @@ def main() -> None:
     embeddings = embed(net, dataset.images)
     n_classes = run.meta["n_classes"] if dataset.labels is None else len(np.unique(dataset.labels))
     k = min(cfg.model.n_clusters or n_classes, len(embeddings))
+    if args.input is not None and (message := duplicates.few_distinct(dataset.images, k)):
+        log.warning("%s", message)
     write(out, dataset, embeddings, *kmeans.clusters(embeddings, k))
     log.info("%d images: %s", len(embeddings), out / "predictions.csv")
 

@@ -6,6 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import logging
 import math
 import time
@@ -14,7 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from clusterloss_tf import config, data, evaluate, kmeans, loss, model
-from common import UserError, cli, datasets, malloc_tuning, metrics
+from common import UserError, cli, datasets, duplicates, malloc_tuning, metrics
 from common.run import Run
 from common.tf import checkpoint, keras, tf
 from common.tf.device import device_name
@@ -130,6 +134,8 @@ def main() -> None:
             load_trunk(state.net, cfg.model.trunk)
         resume(run, state)
         if state.step == 0:
+            if message := few_distinct(cfg, train_set, test_set):
+                log.warning("%s", message)
             write_baseline(run, cfg, test_set)
         saved = time.monotonic()
         for _ in run.epochs(state.epoch, cfg.training.n_epochs):
@@ -152,6 +158,14 @@ def check_n_clusters(cfg: config.Config, test_set: datasets.Images) -> None:
     k, n = cfg.model.n_clusters, len(test_set.labels)
     if k and k > n:
         raise UserError(f"model.n_clusters is {k}, but there are only {n} test images")
+
+
+def few_distinct(cfg: config.Config, train_set: datasets.Images, test_set: datasets.Images) -> str:
+    """The warning of `duplicates.few_distinct` for the classes or for the clusters, else ""."""
+    n_classes = len(np.unique(train_set.labels))
+    k = cfg.model.n_clusters or len(np.unique(test_set.labels))
+    message = duplicates.few_distinct(train_set.images, n_classes)
+    return message or duplicates.few_distinct(test_set.images, k)
 
 
 def train_epoch(state: State, images: np.ndarray, run: Run | None = None) -> Iterator[float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common import UserError
+from common import UserError, packages
 from common.config import (
     Classes,
     Schema,
@@ -97,6 +97,7 @@ def start(
     is written.
     """
     paper, argv = Path(file).resolve().parent, sys.argv[1:]
+    packages.require_framework(paper.name)
     model, config_class = _model_of(classes, paper, argv)
     default = default if isinstance(default, str) else default[model]
     schema = Schema(config_class)
@@ -211,6 +212,14 @@ def _resume(
 def _absolute(values: dict[str, Any]) -> dict[str, Any]:
     """Makes paths absolute, as pred.py and --resume may be called from another folder."""
     return values | {key: os.path.abspath(values[key]) for key in PATHS if values.get(key)}
+
+
+def require_positive(args: argparse.Namespace, *names: str) -> None:
+    """Raises UserError if one of these options is given and below 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} is {value}: expected 1 or more")
 
 
 def output_folder(run: Run, args: argparse.Namespace) -> Path:

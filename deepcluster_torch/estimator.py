@@ -11,9 +11,9 @@ from sklearn.base import BaseEstimator, ClusterMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, datasets, images
+from common import UserError, datasets, duplicates, images
 from common.config import make_config
-from common.estimators import check_images
+from common.estimators import check_images, warn
 from common.pytorch.device import select_device
 from deepcluster_torch import config, train
 from deepcluster_torch.cluster import final
@@ -81,10 +81,12 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
         """Trains on the images X and clusters their features."""
         dataset = self._load(X)
         seed = int(check_random_state(self.random_state).randint(2**31))
+        message = duplicates.few_distinct(dataset.images, self.n_clusters)
+        warn(message)
         try:
             cfg = self._config(seed, len(dataset.paths))
             with torch.random.fork_rng(range(torch.cuda.device_count())):
-                state, values = _train(cfg, dataset.images)
+                state, values = _train(cfg, dataset.images, is_degenerate=bool(message))
                 clustering = final.fit(values, cfg)
         except UserError as error:
             raise ValueError(str(error)) from None
@@ -128,7 +130,9 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
             raise ValueError(str(error)) from None
 
     def _config(self, seed: int, n: int) -> config.Config:
-        n_steps = -(-n // self.batch_size)  # per epoch
+        n_epochs = self.n_epochs
+        if n_epochs is None:
+            n_epochs = max(MIN_EPOCHS, -(-MIN_STEPS // -(-n // self.batch_size)))
         own = {
             "model.n_clusters": self.n_clusters,
             "model.n_groups": self.n_groups,
@@ -137,16 +141,22 @@ class DeepCluster(ClusterMixin, TransformerMixin, BaseEstimator):
             "model.weights": self.weights,
             "training.seed": seed,
             "training.batch_size": self.batch_size,
-            "training.n_epochs": self.n_epochs or max(MIN_EPOCHS, -(-MIN_STEPS // n_steps)),
+            "training.n_epochs": n_epochs,
         }
         return make_config(config.Config, DEFAULTS | own | dict(self.options or {}))
 
 
-def _train(cfg: config.Config, images: np.ndarray) -> tuple[State, torch.Tensor]:
-    """The state after the training, and the features (n, f) of all images."""
+def _train(
+    cfg: config.Config, images: np.ndarray, is_degenerate: bool
+) -> tuple[State, torch.Tensor]:
+    """The state after the training, and the features (n, f) of all images.
+
+    is_degenerate: whether the images are too few distinct ones, so that a collapse is no news.
+    """
     n, *shape = images.shape
     mode, _ = choose_mode(cfg.model, n)
     state = initial_state(cfg, mode, n, tuple(shape), select_device())
+    state.warned_of_collapse = is_degenerate
     if mode != "frozen":
         for _ in range(cfg.training.n_epochs):
             for _ in train.train_epoch(cfg, state, images):

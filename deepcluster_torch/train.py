@@ -6,6 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import csv
 import json
 import logging
@@ -16,7 +20,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from common import UserError, cli, metrics, report
+from common import UserError, cli, duplicates, metrics, report
 from common.pytorch.device import select_device
 from common.run import Run
 from deepcluster_torch import config, evaluate
@@ -55,6 +59,11 @@ def train(cfg: config.Config, run: Run) -> None:
     run.note(dataset_checksum=dataset.checksum, device=str(state.device), mode=mode)
     run.note(n_images=n, image_shape=shape)
     checkpoints.resume(cfg.training, run, state)
+    message = duplicates.few_distinct(dataset.images, cfg.model.n_clusters)
+    if message and is_new:
+        log.warning("%s", message)
+    run.note(has_few_distinct_images=bool(message))
+    state.warned_of_collapse = bool(message)  # which follows from it
     if state.step == 0:
         baseline.write(run, cfg, dataset)
     if mode == "frozen":

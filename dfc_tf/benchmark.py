@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, bsds, cli
+from common import UserError, bsds, cli, duplicates
 from common.bsds.superpixels import felzenszwalb
 from common.config import load_config
 from common.datasets import segmentations
@@ -84,7 +84,9 @@ def _arguments() -> argparse.Namespace:
     add("limit", "number of images, the first ones (default: all)", type=int)
     add("processes", f"processes (default: {n_processes}, the CPUs)", type=int, default=n_processes)
     add("threads", "threads per process (default: 1)", type=int, default=1)
-    return parser.parse_args()
+    args = parser.parse_args()
+    cli.require_positive(args, "limit", "processes", "threads")
+    return args
 
 
 def _write_config(folder: Path, cfg: config.Config) -> None:
@@ -140,7 +142,9 @@ def _k_means(k: int) -> Callable[[np.ndarray], np.ndarray]:
         from sklearn.cluster import KMeans
 
         colors = image.reshape(-1, image.shape[2])
-        return KMeans(k, n_init=1, random_state=0).fit_predict(colors).reshape(image.shape[:2])
+        with duplicates.without_kmeans_warning():  # images with fewer than k colors
+            labels = KMeans(k, n_init=1, random_state=0).fit_predict(colors)
+        return labels.reshape(image.shape[:2])
 
     return segment
 

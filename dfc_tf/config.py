@@ -61,7 +61,8 @@ class Model:
     """Fraction of the image below which a connected segment joins a neighbor; 0: none does."""
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 1, "n_blocks", "width", "n_clusters", "n_labels")
+        checks.at_least(self, 1, "n_blocks", "width", "n_labels")
+        checks.at_least(self, 2, "n_clusters")
         require(self.n_clusters < 2**16, "model.n_clusters", self.n_clusters, "below 65536")
         checks.at_least(self, 0, "superpixels")
         checks.below_one(self, "min_area")

@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from common import UserError, images, tiff
+from common import UserError, duplicates, images, tiff
 from common.datasets import folders, segmentations
 from dfc_tf import config
 
@@ -51,6 +51,7 @@ class ImageDataset:
         self.cfg = dataset_cfg
         self._cache: dict[str, Sample] = {}
         self._n_bytes = 0
+        self._one_color: dict[str, bool] = {}  # by path
         self.paths = self._readable(_paths(dataset_cfg))
         self.names = images.unique_names(map(Path, self.paths))
         self._scribbles = None
@@ -69,6 +70,11 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def are_one_color(self) -> list[bool]:
+        """Whether all pixels of an image are equal, for each."""
+        return [self._one_color[path] for path in self.paths]
+
     def __getitem__(self, i: int) -> Sample:
         sample = self._load(self.paths[i])
         return replace(sample, name=self.names[i], scribbles=self._scribbles)
@@ -77,6 +83,7 @@ class ImageDataset:
         if path in self._cache:
             return self._cache[path]
         sample = load(path, self.cfg.max_side)
+        self._one_color[path] = duplicates.is_one_color(sample.image)
         if not self._cache or self._n_bytes + sample.image.nbytes <= CACHE_BYTES:
             self._cache[path] = sample
             self._n_bytes += sample.image.nbytes

@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, images
+from common import UserError, duplicates, images
+from common.estimators import warn
 from dfc_tf import config, data, regions, train
 
 
@@ -63,6 +64,7 @@ class DFC(ClusterMixin, BaseEstimator):
         """Trains on the image X. scribbles (h, w) int: classes from 0, negative where unmarked."""
         image, cfg = _image(X), self._config()
         sample = self._sample(image)
+        warn(duplicates.one_color([duplicates.is_one_color(image)]))
         if scribbles is not None:
             sample = dataclasses.replace(sample, scribbles=_scribbles(scribbles, image, sample))
         try:

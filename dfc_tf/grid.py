@@ -72,7 +72,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, help=about)
     about = "names of experiments in grid.yml (default: all)"
     parser.add_argument("--only", nargs="+", metavar="NAME", help=about)
-    return parser.parse_args()
+    args = parser.parse_args()
+    cli.require_positive(args, "max_side", "iterations")
+    return args
 
 
 def experiment(

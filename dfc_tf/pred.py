@@ -6,6 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import dataclasses
 import logging
 from collections.abc import Callable
@@ -14,7 +18,7 @@ from zipfile import BadZipFile
 import numpy as np
 from tqdm import tqdm
 
-from common import UserError, cli, predictions
+from common import UserError, cli, duplicates, predictions
 from common.bsds import components
 from common.run import Run
 from dfc_tf import config, data, figures, regions
@@ -41,6 +45,8 @@ def main() -> None:
         dataset = data.ImageDataset(
             dataclasses.replace(cfg.dataset, path=args.input, split="", scribbles=None)
         )
+        if message := duplicates.one_color(dataset.are_one_color):
+            log.warning("%s", message)
         segment = predict_labels(cfg, run)
     out = cli.output_folder(run, args)
     with predictions.writing(out):

@@ -6,12 +6,16 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import logging
 import time
 
 import numpy as np
 
-from common import UserError, cli, malloc_tuning
+from common import UserError, cli, duplicates, malloc_tuning
 from common.bsds.superpixels import felzenszwalb
 from common.run import Run
 from common.tf import checkpoint, tf
@@ -156,6 +160,9 @@ def main() -> None:
         check_scribbles(cfg, first)
         state = State(cfg, first.image.shape[2])
         resume(run, state)
+        message = duplicates.one_color(dataset.are_one_color)
+        if message and state.total == 0:
+            log.warning("%s", message)
         train(cfg, run, state, dataset)
 
 
@@ -283,9 +290,16 @@ def write_labels(run: Run, net: model.Net, sample: data.Sample) -> None:
 
 
 def predict(net: model.Net, image: np.ndarray, is_frozen: bool = False) -> np.ndarray:
-    """The winning channel of every pixel: (h, w, c) -> (h, w) uint16."""
+    """The winning channel of every pixel: (h, w, c) -> (h, w) uint16.
+
+    In an image of one color it is everywhere the most frequent one: only the padding of the
+    convolutions makes a difference.
+    """
     call = net.frozen_labels if is_frozen else net.labels
-    return call(tf.constant(image[None])).numpy().astype(np.uint16)
+    labels = call(tf.constant(image[None])).numpy().astype(np.uint16)
+    if duplicates.is_one_color(image):
+        labels[:] = np.bincount(labels.ravel()).argmax()
+    return labels
 
 
 def save(run: Run, state: State) -> None:

@@ -5,6 +5,7 @@ import torch
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from torch import Tensor, nn
 
+from common import duplicates
 from common.pytorch.random import seeded_generator
 from dti_torch import config, data
 from dti_torch.model import DTI
@@ -60,7 +61,8 @@ def pixel_kmeans(images: Tensor, n_clusters: int, seed: int) -> np.ndarray:
 
 def _kmeans(pixels: np.ndarray, n_clusters: int, seed: int) -> KMeans | MiniBatchKMeans:
     estimator = KMeans if pixels.size <= MAX_KMEANS_VALUES else MiniBatchKMeans
-    return estimator(n_clusters, n_init=3, random_state=seed).fit(pixels)
+    with duplicates.without_kmeans_warning():
+        return estimator(n_clusters, n_init=3, random_state=seed).fit(pixels)
 
 
 @torch.no_grad()

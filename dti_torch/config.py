@@ -37,7 +37,7 @@ class Dataset:
     """Largest fraction of unreadable files that is skipped; more is an error."""
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 1, "size")
+        checks.at_least(self, 1, "size", "n_images")
         checks.at_least(self, 0, "margin")
 
 
@@ -71,8 +71,8 @@ class Model:
     """Standard deviation in pixels of Gaussian pixel weights around the center, 7 for the paper's
     SVHN; null: equal weights."""
     empty_cluster_threshold: float | None = None
-    """Fraction of the images below which a cluster counts as empty; null or 0: 0.2 / n_prototypes,
-    as in the authors' code."""
+    """Fraction of the images below which a cluster counts as empty; null: 0.2 / n_prototypes, as in
+    the authors' code; 0: none does."""
     reassign_empty: bool = True
     """Replace empty clusters by copies of the largest one."""
     surplus: float = 0.0
@@ -97,7 +97,6 @@ class Model:
         require(is_complete, "model.curriculum", self.curriculum, expected)
         is_sorted = starts == sorted(starts) and min(starts, default=0) >= 0
         require(is_sorted, "model.curriculum", self.curriculum, "epochs in increasing order")
-        checks.at_least(self, 0, "surplus")
         first, last = self.pruning
         is_valid = 0 <= first <= last and (first < 1) == (last < 1)
         expected = "two epochs, or two fractions of n_epochs, in increasing order"
@@ -109,7 +108,9 @@ class Model:
         is_valid = threshold is None or 0 <= threshold < 1 / self.n_prototypes
         expected = "a fraction below 1 / n_prototypes"
         require(is_valid, "model.empty_cluster_threshold", threshold, expected)
-        checks.positive(self, "var_min")
+        checks.positive(self, "var_min", "gaussian_weights_std")
+        checks.fraction(self, "init_value")
+        checks.at_least(self, 0, "surplus", "sigma_init")
 
     def start_epochs(self, n_epochs: int) -> list[float]:
         """The curriculum in epochs."""
@@ -159,7 +160,8 @@ class Training:
     def __post_init__(self) -> None:
         checks.positive(self, "lr")
         checks.at_least(self, 2, "batch_size")  # batch norm needs more than one image
-        checks.at_least(self, 1, "n_epochs")
+        checks.at_least(self, 1, "n_epochs", "check_interval")
+        checks.at_least(self, 0, "weight_decay", "gamma", "cosine_from")
 
 
 @dataclass(frozen=True)

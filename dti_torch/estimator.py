@@ -12,8 +12,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from common import UserError
-from common.estimators import check_choice, check_images
+from common import UserError, duplicates
+from common.estimators import check_choice, check_images, warn
 from common.pytorch.device import select_device
 from dti_torch import cluster, config, data, train
 
@@ -54,6 +54,7 @@ class _DTI(ClusterMixin, TransformerMixin, BaseEstimator):
         """Trains `n_init` times on images X and keeps the lowest loss."""
         images = _images(X)
         n_init, random = self._count("n_init"), check_random_state(self.random_state)
+        warn(duplicates.few_distinct(np.asarray(X), self._count("n_clusters")))
         fits = []
         for seed in random.randint(2**31, size=n_init).tolist():
             state, distances = _train(self._config(seed, len(images)), images)

@@ -6,6 +6,10 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
 import logging
 import math
 import time
@@ -16,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import UserError, cli, malloc_tuning, metrics
+from common import UserError, cli, duplicates, malloc_tuning, metrics
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
 from common.pytorch.precision import compute_dtype
@@ -57,6 +61,8 @@ def main() -> None:
         state = initial_state(cfg, images)
         resume(run, state)
         if state.step == 0:
+            if message := duplicates.few_distinct(dataset.images, cfg.model.n_prototypes):
+                log.warning("%s", message)
             write_baseline(run, cfg, images, dataset.labels)
         last_save = time.monotonic()
         n_epochs = cfg.training.n_epochs
@@ -183,7 +189,8 @@ def check_clusters(
                 for k, p in zip(state.numbers.tolist(), proportions.tolist(), strict=True)
             },
         )
-    threshold = cfg.model.empty_cluster_threshold or 0.2 / len(proportions)
+    threshold = cfg.model.empty_cluster_threshold
+    threshold = 0.2 / len(proportions) if threshold is None else threshold
     empty = torch.nonzero(proportions < threshold).flatten().tolist()
     if cfg.model.reassign_empty and empty:
         donor = int(proportions.argmax())

@@ -39,7 +39,7 @@ def finished_run(checkout):
 
 
 @pytest.fixture(scope="session")
-def stopped(checkout):
+def stopped_run(checkout):
     """A run that was stopped after its third step."""
     return checkout.train(kill_at="3:SIGTERM").run
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 
 import h5py
 import numpy as np
@@ -26,7 +27,7 @@ from tests.entry_scripts import (
     replace,
     undocumented,
 )
-from tests.image_files import N_KINDS
+from tests.image_files import N_KINDS, write
 
 NO_CONFIG = [  # content of a config file, and part of its error message
     ("", "expected sections"),
@@ -34,6 +35,20 @@ NO_CONFIG = [  # content of a config file, and part of its error message
     ("model: {width: [", "is not valid YAML"),
     ("model: {width: !!python/object/apply:os.getcwd []}", "is not valid YAML"),
 ]
+
+
+def warnings_of(function):
+    """The messages of the Python warnings that a function causes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function()
+    return [str(warning.message) for warning in caught]
+
+
+def noise_images(n, n_distinct, *shape):
+    """n images uint8 of which n_distinct differ, in turn."""
+    images = np.random.default_rng(0).integers(0, 256, (n_distinct, *shape), np.uint8)
+    return np.resize(images, (n, *shape))
 
 
 class Environment:
@@ -127,12 +142,12 @@ class Interrupted:
 
 
 class Configs:
-    """config: the config class; the fixture `wrong`: a config file's text and part of its error."""
+    """config: the config class; fixture `bad_config`: a config file and part of its error."""
 
     config: type
 
-    def test_wrong_config_error_names_the_key(self, checkout, monkeypatch, tmp_path, wrong):
-        text, message = wrong
+    def test_bad_config_error_names_the_key(self, checkout, monkeypatch, tmp_path, bad_config):
+        text, message = bad_config
         (tmp_path / "mine.yml").write_text(text)
         monkeypatch.setattr(sys, "argv", ["train.py", "--config", str(tmp_path / "mine.yml")])
         before = checkout.runs()
@@ -209,6 +224,25 @@ class Folders:
         assert resumed.code == 0, resumed.err
 
 
+class DistinctImages:
+    """quick: options for a short training; with_clusters: those that ask for five clusters."""
+
+    quick = ("--training.n_epochs", 1)
+    with_clusters: tuple
+
+    @pytest.mark.parametrize("n_distinct", [1, 3, 30])
+    def test_few_distinct_images_are_warned_about_once(self, checkout, tmp_path, n_distinct):
+        for i in range(60):
+            write(tmp_path / f"photos/{'ab'[i % 2]}/{i:02}.png", seed=i % n_distinct)
+        options = "--dataset.name", "folder", "--dataset.path", tmp_path / "photos"
+        training = checkout.train(*options, *self.with_clusters, *self.quick)
+        results = [training, checkout.pred(training.run), checkout.evaluate(training.run)]
+        assert [result.code for result in results] == [0, 0, 0], training.err
+        stderr = "".join(result.err for result in results)
+        n_expected = len(re.findall("images are (equal|distinct)", stderr))
+        assert n_expected == stderr.lower().count("warning") == (n_distinct < 5), stderr
+
+
 class Predictions:
     """predictions: name of the file that evaluate.py reads."""
 
@@ -250,7 +284,7 @@ class Predictions:
 class Damaged:
     """option: a key and its value in the tiny config; others: arrays that are not its weights.
 
-    The fixture `change`: old and new text in the config of `stopped`, and part of the error.
+    The fixture `change`: old and new text in the config of `stopped_run`, and part of the error.
     """
 
     weights, state = "model.weights.h5", "state.h5"
@@ -262,9 +296,9 @@ class Damaged:
         return ()
 
     @pytest.mark.parametrize("kind", ["weights", "state"])
-    def test_pickled_checkpoint_is_not_loaded(self, checkout, stopped, tmp_path, kind):
+    def test_pickled_checkpoint_is_not_loaded(self, checkout, stopped_run, tmp_path, kind):
         run, bomb, name = (
-            copy_of(stopped, tmp_path),
+            copy_of(stopped_run, tmp_path),
             PickleBomb(tmp_path / "created"),
             getattr(self, kind),
         )
@@ -276,8 +310,8 @@ class Damaged:
             assert f"{name} is not a readable checkpoint" in one_line(result)
         assert not bomb.path.exists()
 
-    def test_all_checkpoints_damaged_is_one_line(self, checkout, stopped, tmp_path):
-        run = copy_of(stopped, tmp_path)
+    def test_all_checkpoints_damaged_is_one_line(self, checkout, stopped_run, tmp_path):
+        run = copy_of(stopped_run, tmp_path)
         folders = list(run.glob("checkpoints/0*"))  # more than one if a step took 30 s
         for folder in folders:
             os.truncate(folder / self.state, 1000)
@@ -285,16 +319,16 @@ class Damaged:
             assert "no intact checkpoint" in one_line(result)
             assert folders and all(folder.name in result.err for folder in folders)
 
-    def test_other_model_error_names_the_difference(self, checkout, stopped, tmp_path, change):
-        run, (old, new, difference) = copy_of(stopped, tmp_path), change
+    def test_other_model_error_names_the_difference(self, checkout, stopped_run, tmp_path, change):
+        run, (old, new, difference) = copy_of(stopped_run, tmp_path), change
         change_config(run, old, new)
         kept = sorted(run.glob("checkpoints/*"))
         for result in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
             assert "is of another model: " in one_line(result) and difference in result.err
         assert sorted(run.glob("checkpoints/*")) == kept
 
-    def test_weights_of_other_arrays_are_refused(self, checkout, stopped, tmp_path):
-        run, path = copy_of(stopped, tmp_path), tmp_path / self.weights
+    def test_weights_of_other_arrays_are_refused(self, checkout, stopped_run, tmp_path):
+        run, path = copy_of(stopped_run, tmp_path), tmp_path / self.weights
         if path.suffix == ".h5":
             with h5py.File(path, "w") as file:
                 for name, values in self.others.items():
@@ -307,9 +341,11 @@ class Damaged:
         for result in (checkout.resume(run), checkout.pred(run, *self.new_images(tmp_path))):
             assert "a is (3,), the config expects absent" in one_line(result)
 
-    def test_resume_refuses_finished_runs_and_new_options(self, checkout, finished_run, stopped):
+    def test_resume_refuses_finished_runs_and_new_options(
+        self, checkout, finished_run, stopped_run
+    ):
         assert "already finished" in one_line(checkout.resume(finished_run[1]))
         key, value = self.option
-        result = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped, key, 5)
+        result = checkout(f"{checkout.paper.name}/train.py", "--resume", stopped_run, key, 5)
         message = f"cannot change {key[2:]} to 5 when resuming: the run has {value}"
         assert message in one_line(result)

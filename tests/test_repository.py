@@ -64,6 +64,10 @@ from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from common import packages
+
+packages.explain_missing(__name__, __file__)
 """
 
 
@@ -158,7 +162,7 @@ def test_entry_scripts_start_with_docstring_and_path_prelude():
         relative(path)
         for path in scripts
         if not ast.get_docstring(syntax_of(path))
-        or list(map(ast.unparse, syntax_of(path).body[1:4])) != prelude
+        or list(map(ast.unparse, syntax_of(path).body[1:6])) != prelude
     ]
     assert_none(offenders)
 

@@ -10,7 +10,13 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common import cli
+from common import packages
+
+packages.explain_missing(__name__, __file__)
+
+import argparse
+
+from common import UserError, cli
 from unsup_seg_torch import config
 
 OPTIONS = cli.NEW_IMAGES | {
@@ -55,6 +61,7 @@ OPTIONS = cli.NEW_IMAGES | {
 def main() -> None:
     description = "Segment the images of a run, or new ones; show where a transformer attends."
     cfg, run, args = cli.open_run(config.CONFIGS, __file__, description, **OPTIONS)
+    check_ranges(args)
     if cfg.model.name == "wnet":  # W-Net does not import timm, which takes seconds
         from unsup_seg_torch.wnet import pred as wnet
 
@@ -67,6 +74,17 @@ def main() -> None:
         from unsup_seg_torch.dino import pred as dino
 
         dino.predict(cfg, run, args)
+
+
+def check_ranges(args: argparse.Namespace) -> None:
+    """Raises UserError for a value out of range, also of an option that the model does not use."""
+    cli.require_positive(args, "size", "max_frames")
+    if args.frames is not None and args.frames < 0:
+        raise UserError(f"--frames is {args.frames}: expected 0 or more")
+    if args.segments is not None and not 2 <= args.segments <= 64:
+        raise UserError(f"--segments is {args.segments}: expected 2 to 64")
+    if not 0 < args.mass <= 1:  # also true for NaN
+        raise UserError(f"--mass is {args.mass}: expected more than 0, up to 1")
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def parser(module: str, description: str, names: Sequence[str]) -> cli.Parser:
 def parse(parser: cli.Parser) -> argparse.Namespace:
     """The options; raises UserError."""
     args = parser.parse_args()
-    folder_scores.require_positive(args, "limit", "processes")
+    cli.require_positive(args, "limit", "processes")
     return args
 
 

@@ -76,9 +76,10 @@ def counts(
     for truth in ground_truths:
         is_matched, is_recalled = match(predicted, truth, radius)
         is_correct |= is_matched
-        n_recalled += np.count_nonzero(is_recalled)
-        n_true += np.count_nonzero(truth)
-    return n_recalled, n_true, np.count_nonzero(is_correct), np.count_nonzero(predicted)
+        n_recalled += int(np.count_nonzero(is_recalled))
+        n_true += int(np.count_nonzero(truth))
+    n_correct, n_predicted = int(np.count_nonzero(is_correct)), int(np.count_nonzero(predicted))
+    return n_recalled, n_true, n_correct, n_predicted
 
 
 def match(a: np.ndarray, b: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:

@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
     )
     add_processes(parser)
     args = parser.parse_args()
-    require_positive(args, "thresholds", "processes")
+    cli.require_positive(args, "thresholds", "processes")
     return args
 
 
@@ -119,14 +119,6 @@ def add_processes(parser: cli.Parser) -> None:
         default=n_cores(),
         help="number of processes (default: the available CPU cores, %(default)s)",
     )
-
-
-def require_positive(args: argparse.Namespace, *names: str) -> None:
-    """Raises UserError if one of these options is given and below 1."""
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} is {value}: expected 1 or more")
 
 
 def n_cores() -> int:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TEMPERATURE = 0.07  # votes are weighted by exp(cosine / temperature)
+TIE = 2e-6  # difference in float32 up to which cosines are equal, and relative one of votes
 BATCH = 256  # queries per batch
 MAX_ITERATIONS, L2_PENALTY = 100, 1e-3  # of the logistic regression
 
@@ -12,18 +13,35 @@ MAX_ITERATIONS, L2_PENALTY = 100, 1e-3  # of the logistic regression
 def knn_predict(bank: Tensor, labels: Tensor, queries: Tensor, k: int) -> Tensor:
     """Weighted k-NN: labels (m,) for queries (m, d) from the labels (n,) of bank (n, d).
 
-    Neighbors by cosine similarity. Wu et al. 2018, "Unsupervised feature learning via
+    Neighbors by cosine similarity. Points as similar as the k-th neighbor, up to rounding, share
+    the votes of the places left for them, and of labels with equal votes the lowest wins: the order
+    of the rows makes no difference. Wu et al. 2018, "Unsupervised feature learning via
     non-parametric instance discrimination".
     """
     bank, k = F.normalize(bank), min(k, len(bank))
     n_classes = int(labels.max()) + 1
     predicted = []
     for batch in queries.split(BATCH):
-        cosines, ids = (F.normalize(batch) @ bank.T).topk(k, dim=1)
+        cosines = F.normalize(batch) @ bank.T  # (b, n)
+        nearest, ids = cosines.topk(min(k + 1, len(bank)), dim=1)
         votes = bank.new_zeros(len(batch), n_classes)
-        votes.scatter_add_(1, labels[ids], ((cosines - 1) / TEMPERATURE).exp())
-        predicted.append(votes.argmax(1))
+        votes.scatter_add_(1, labels[ids[:, :k]], _vote(nearest[:, :k]))
+        lowest = nearest[:, k - 1 : k] - TIE  # (b, 1)
+        is_tied = (nearest[:, k:] >= lowest).any(1)  # also with a point that is not among the k
+        if is_tied.any():
+            cosines, lowest = cosines[is_tied], lowest[is_tied]
+            is_nearer = cosines > lowest + 2 * TIE
+            tied = ((cosines >= lowest) & ~is_nearer).float()
+            share = (k - is_nearer.sum(1, keepdim=True)) / tied.sum(1, keepdim=True)
+            weights = (is_nearer + tied * share) * _vote(cosines)
+            votes[is_tied] = votes.new_zeros(len(weights), n_classes).index_add_(1, labels, weights)
+        best = votes.max(1, keepdim=True).values
+        predicted.append((votes >= best * (1 - TIE)).int().argmax(1))
     return torch.cat(predicted)
+
+
+def _vote(cosines: Tensor) -> Tensor:
+    return ((cosines - 1) / TEMPERATURE).exp()
 
 
 def knn_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, k: int) -> float:

@@ -89,7 +89,9 @@ def format_duration(seconds: object) -> str:
 
 def is_number(value: object) -> bool:
     """Whether a value from a JSON file can be shown as a number: no boolean, NaN or infinity."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    return bool(
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    )
 
 
 def relative_url(path: Path, start: Path) -> str:

@@ -106,6 +106,13 @@ def means(points: Tensor, assignments: Tensor) -> Tensor:
     return sums / torch.bincount(assignments, minlength=k)[:, None]
 
 
+def warm_start(points: Tensor, assignments: Tensor, k: int) -> Tensor | None:
+    """The `means` to start k-means from; None unless all k clusters of assignments have members."""
+    if assignments.min() < 0 or (torch.bincount(assignments, minlength=k) == 0).any():
+        return None
+    return means(points, assignments)
+
+
 def load(path: Path, device: torch.device, cfg: config.Config) -> FinalClustering:
     """The final clustering of a checkpoint; raises UserError for one of another config."""
     saved = checkpoint.read(path)

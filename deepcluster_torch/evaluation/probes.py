@@ -5,12 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import datasets
+from common import datasets, metrics
 from common.pytorch.precision import autocast
 from common.pytorch.probes import knn_accuracy, linear_accuracy
 from deepcluster_torch import config
 from deepcluster_torch.data.augment import center_crops
-from deepcluster_torch.data.batches import INFERENCE_BATCH
 from deepcluster_torch.data.loading import evenly_spaced, subset
 
 MAX_BANK, MAX_QUERIES = 20_000, 5_000  # images
@@ -96,17 +95,12 @@ def pool(values: Tensor) -> Tensor:
 def mean_average_precision(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> float:
     """Mean over queries (m, d) of the average precision of ranking bank (n, d) by cosine.
 
-    Relevant are images with the query's label. Queries without any are left out; 0 if all are.
+    Relevant are images with the query's label; for queries without any and for ties see
+    `metrics.mean_average_precision`. At most MAX_RETRIEVALS queries, evenly spaced.
     """
     chosen = torch.from_numpy(evenly_spaced(np.arange(len(queries)), MAX_RETRIEVALS))
-    bank, total, n_counted = F.normalize(bank), 0.0, 0
-    ranks = torch.arange(1, len(bank) + 1, device=bank.device)
-    for rows in chosen.to(bank.device).split(INFERENCE_BATCH):
-        order = (F.normalize(queries[rows]) @ bank.T).argsort(dim=1, descending=True, stable=True)
-        hits = (labels[order] == truth[rows, None]).float()  # (b, n)
-        n_hits = hits.sum(1)
-        precision = hits.cumsum(1) / ranks
-        average = (precision * hits).sum(1) / n_hits.clamp(min=1)
-        total += float(average.sum())
-        n_counted += int((n_hits > 0).sum())
-    return total / max(n_counted, 1)
+    points, keys = (
+        F.normalize(each).cpu().numpy() for each in (queries[chosen.to(queries.device)], bank)
+    )
+    gallery = keys, labels.cpu().numpy()
+    return metrics.mean_average_precision(points, truth.cpu()[chosen].numpy(), gallery)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from common.pytorch.precision import autocast
 from deepcluster_torch import config, loss
-from deepcluster_torch.cluster.final import means
+from deepcluster_torch.cluster.final import warm_start
 from deepcluster_torch.cluster.kmeans import kmeans
 from deepcluster_torch.cluster.pic import pic
 from deepcluster_torch.cluster.whitening import whiten
@@ -29,21 +29,21 @@ def recluster(cfg: config.Config, state: State, images: np.ndarray) -> dict[str,
     extracted = time.perf_counter()
     points = whiten(values, cfg.model)[1]
     labels = state.assignments[0]
-    warm_start = training.warm_start and bool((labels >= 0).all())
+    centroids = None
     if cfg.model.clustering == "pic":
-        warm_start = False
         labels.copy_(pic(points, n_neighbors=cfg.model.n_neighbors, sigma=cfg.model.sigma))
     else:
-        # the axes of the whitening change every epoch, so the start is computed from the members
+        if training.warm_start:  # from the members, as the axes of the whitening change every epoch
+            centroids = warm_start(points, labels, cfg.model.n_clusters)
         clusters = kmeans(
             points,
             cfg.model.n_clusters,
             n_iterations=training.kmeans_iterations,
             generator=state.epoch_generator(training.seed),
-            centroids=means(points, labels) if warm_start else None,
+            centroids=centroids,
         )
         labels.copy_(clusters.assignments)
-    if not warm_start:
+    if centroids is None:
         new_head(training, state, int(labels.max()) + 1)
     state.add_seconds(features=extracted - began, clustering=time.perf_counter() - extracted)
     return {"spread": features.spread(values)}

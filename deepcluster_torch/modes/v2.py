@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.pytorch.precision import autocast
 from deepcluster_torch import config, loss
-from deepcluster_torch.cluster.final import means
+from deepcluster_torch.cluster.final import warm_start
 from deepcluster_torch.cluster.kmeans import kmeans
 from deepcluster_torch.data import augment, samplers
 from deepcluster_torch.data.batches import INFERENCE_BATCH, batches
@@ -33,13 +33,12 @@ def recluster(cfg: config.Config, state: State, images: np.ndarray) -> dict[str,
     generator = state.epoch_generator(training.seed)
     for head, k in enumerate(head_sizes(cfg.model, state.assignments.shape[1])):
         embeddings, labels = state.memory[head % len(state.memory)], state.assignments[head]
-        warm_start = training.warm_start and bool((labels >= 0).all())
         clusters = kmeans(
             embeddings,
             k,
             n_iterations=training.kmeans_iterations,
             generator=generator,
-            centroids=means(embeddings, labels) if warm_start else None,
+            centroids=warm_start(embeddings, labels, k) if training.warm_start else None,
             spherical=True,
         )
         labels.copy_(clusters.assignments)

@@ -8,6 +8,7 @@ from clusterloss_tf import FacilityLocationLoss, MetricLearner, RetrievalCallbac
 from clusterloss_tf.data import ClassBatches
 from common import metrics
 from common.tf import keras
+from tests.every_paper import noise_images, warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +78,39 @@ def test_invalid_images_and_labels_raise_value_error(fitted, sample):
     ):
         with pytest.raises(ValueError, match=reason):
             fitted.transform(invalid)
-    with pytest.raises(ValueError, match="30 images, y 29 labels"):
-        learner().fit(images, labels[1:])
-    with pytest.raises(ValueError, match="one class"):
-        learner().fit(images, np.zeros(30))
+    for y, reason in (
+        (labels[1:], r"30 images, y labels of shape \(29,\)"),
+        (labels[:, None], r"y labels of shape \(30, 1\)"),
+        (np.zeros(30), "number of classes in y is 1: expected 2"),
+        (np.where(labels == "a", np.nan, 1), "has the label nan"),
+        (np.arange(30) / 2, "has the label 0.5"),
+        ([None] * 30, "is of type object"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            learner().fit(images, y)
+        if "expected 2" not in reason:
+            with pytest.raises(ValueError, match=reason):
+                fitted.score(images, y)
+    for make in (RetrievalCallback, ClassBatches):
+        with pytest.raises(ValueError, match="has the label nan"):
+            make(images, np.where(labels == "a", np.nan, 1))
+
+
+def test_whole_floats_are_integer_labels(sample):
+    images, names = sample
+    codes = np.unique(names, return_inverse=True)[1]
+    models = [learner(n_epochs=1).fit(images, y) for y in (codes, codes.astype(float))]
+    assert [model.classes_.tolist() for model in models] == [[0, 1, 2]] * 2
+    assert models[0].losses_ == models[1].losses_
+
+
+@pytest.mark.parametrize("n_distinct", [1, 3, 30])
+def test_few_distinct_images_are_warned_about_once(n_distinct):
+    images, labels = noise_images(60, n_distinct, 8, 8), np.arange(60) // 3 % 5
+    model = learner(n_epochs=1)
+    caught = warnings_of(lambda: model.fit(images, labels))
+    assert len(caught) == (n_distinct < 5) and all("images are" in message for message in caught)
+    assert np.isfinite(model.losses_).all() and 0 <= model.score(images, labels) <= 1
 
 
 @pytest.mark.slow

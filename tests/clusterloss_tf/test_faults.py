@@ -8,7 +8,15 @@ import pytest
 from clusterloss_tf.config import Config
 from tests.clusterloss_tf.conftest import write_photos
 from tests.entry_scripts import PickleBomb, change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
+from tests.every_paper import (
+    NO_CONFIG,
+    Configs,
+    Damaged,
+    DistinctImages,
+    Environment,
+    Folders,
+    Predictions,
+)
 from tests.image_files import write, write_all_kinds, write_bad
 
 
@@ -56,7 +64,7 @@ class TestConfigs(Configs):
             ("training: {n_epochs: -1}", "training.n_epochs is -1: expected 0 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
@@ -68,6 +76,10 @@ class TestFolders(Folders):
 
     def assert_scored(self, scores, n):
         assert np.isfinite(scores["recall_at_1"])  # of the test images, some of the n
+
+
+class TestDistinctImages(DistinctImages):
+    with_clusters = ("--model.n_clusters", 5)
 
 
 class TestPredictions(Predictions):

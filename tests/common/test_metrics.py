@@ -182,6 +182,108 @@ def test_recall_is_exact_far_from_the_origin(rng):
     assert far == metrics.recall_at_k(near, labels)
 
 
+# ---- ties of distances
+
+
+def test_tied_neighbors_count_by_their_probability():
+    # 0 is as near to 1 as to -1: one of two has its label, so 1/2. 1 and -1: nearest is 0.
+    embeddings, labels = np.array([[0.0], [1.0], [-1.0]]), np.array([0, 0, 1])
+    assert metrics.recall_at_k(embeddings, labels, ks=(1, 2)) == {1: 1.5 / 3, 2: 2 / 3}
+
+
+def test_retrieval_among_equal_embeddings_by_hand():
+    # Five equal items, labels a a b b b. The others of an a, R = 1: a b b b, of which the first is
+    # an a with 1/4, one of two with 1/2. The others of a b, R = 2: a a b b, of which the first is a
+    # b with 1/2, one of two with 1 - 1/2 * 1/3 = 5/6.
+    labels = np.array(list("aabbb"))
+    scores = metrics.retrieval_scores(np.ones((5, 2)), labels, ks=(1, 2))
+    assert scores["recall_at_1"] == pytest.approx((2 * 1 / 4 + 3 * 1 / 2) / 5)
+    assert scores["recall_at_2"] == pytest.approx((2 * 1 / 2 + 3 * 5 / 6) / 5)
+    assert scores["r_precision"] == pytest.approx((2 * 1 / 4 + 3 * 1 / 2) / 5)
+    # MAP@R of a: 1/4. Of b: rank 1 is a b with 1/2 (precision 1); rank 2 with 1/2, then rank 1 is
+    # one too with 1/3 (precision 1, else 1/2): (1/2 + 1/2 * (1/3 + 2/3 * 1/2)) / 2 = 5/12
+    assert scores["map_at_r"] == pytest.approx((2 * 1 / 4 + 3 * 5 / 12) / 5)
+
+
+def all_rankings(embeddings, i):
+    """The rankings of the others for every order of the ties, each equally often."""
+    squares = ((embeddings - embeddings[i]) ** 2).sum(1)
+    others = [j for j in range(len(embeddings)) if j != i]
+    return [sorted(order, key=squares.__getitem__) for order in permutations(others)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_scores_are_means_over_all_orders_of_ties(rng, kind):
+    embeddings, labels = rng.integers(0, 2, (7, 2)).astype(kind), np.array([0, 0, 0, 1, 1, 2, 3])
+    recalls, averages, precisions = [], [], []
+    for i in range(7):
+        same = np.array([labels[order] == labels[i] for order in all_rankings(embeddings, i)])
+        recalls.append([same[:, :k].any(1).mean() for k in (1, 2, 4)])
+        r = same[0].sum()
+        if r:
+            hits = same[:, :r] * same[:, :r].cumsum(1) / np.arange(1, r + 1)
+            averages.append(hits.sum(1).mean() / r)
+            precisions.append(same[:, :r].mean())
+    scores = metrics.retrieval_scores(embeddings, labels, (1, 2, 4))
+    assert [scores[f"recall_at_{k}"] for k in (1, 2, 4)] == pytest.approx(np.mean(recalls, axis=0))
+    assert scores["map_at_r"] == pytest.approx(np.mean(averages))
+    assert scores["r_precision"] == pytest.approx(np.mean(precisions))
+    assert metrics.recall_at_k(embeddings, labels, (4,))[4] == scores["recall_at_4"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rng: rng.normal(size=(500, 33))[rng.integers(0, 60, 2100)].astype(np.float32),
+        lambda rng: rng.normal(size=(500, 33))[rng.integers(0, 500, 2100)],
+        lambda rng: rng.integers(0, 3, (2100, 5)).astype(np.float32),
+        lambda rng: rng.integers(0, 2, (2100, 12)) / 3,
+        lambda rng: np.full((2100, 7), 0.1, np.float32),
+        lambda rng: rng.normal(size=(2100, 64)).astype(np.float32),
+    ],
+    ids=["60 points", "500 points", "grid", "thirds", "one point", "no ties"],
+)
+def test_order_of_the_rows_makes_no_difference(rng, make):
+    embeddings, labels = make(rng), rng.integers(0, 9, 2100)
+    order = rng.permutation(2100)
+    shuffled = embeddings[order], labels[order]
+    scores = metrics.retrieval_scores(embeddings, labels)
+    assert metrics.retrieval_scores(*shuffled) == scores
+    recalls = metrics.recall_at_k(embeddings, labels)
+    assert metrics.recall_at_k(*shuffled) == recalls
+    assert [scores[f"recall_at_{k}"] for k in recalls] == pytest.approx(list(recalls.values()))
+    gallery, queries = (embeddings[:1500], labels[:1500]), (embeddings[1500:], labels[1500:])
+    mixed = tuple(array[order[order < 1500]] for array in (embeddings, labels))
+    first = metrics.retrieval_scores(*queries, gallery=gallery)
+    assert metrics.retrieval_scores(*queries, gallery=mixed) == first
+    total = metrics.mean_average_precision(*queries, gallery)
+    assert metrics.mean_average_precision(*queries, mixed) == total
+
+
+def test_equal_embeddings_of_random_labels_score_as_chance(rng):
+    # by position: the first of equal items have recall 1 if the labels are sorted
+    labels = np.repeat(np.arange(10), 30)
+    scores = metrics.retrieval_scores(np.zeros((300, 4), np.float32), labels)
+    assert scores["recall_at_1"] == pytest.approx(29 / 299)
+    assert scores["r_precision"] == pytest.approx(29 / 299)
+
+
+def test_integers_far_from_the_origin_tie_in_float32():
+    # 1 of 2 neighbors of each point on a line has its label, except at the ends: miss and hit
+    embeddings = np.arange(1001, 1101, dtype=np.float32)[:, None]
+    labels = np.arange(100) // 2
+    assert metrics.recall_at_k(embeddings, labels, (1,))[1] == (98 / 2 + 2) / 100
+
+
+def test_average_precision_by_hand():
+    # ranks: miss, then hit and miss at the same distance, then hit. The first hit is at rank 2 or 3
+    # with precision 1/2 or 1/3, the last one at rank 4 with 2/4.
+    gallery = np.array([[0.0], [1.0], [-1.0], [2.0]]), np.array([1, 0, 1, 0])
+    score = metrics.mean_average_precision(np.zeros((1, 1)), np.array([0]), gallery)
+    assert score == pytest.approx(((1 / 2 + 1 / 3) / 2 + 2 / 4) / 2)
+    assert metrics.mean_average_precision(np.zeros((1, 1)), np.array([7]), gallery) == 0
+
+
 @pytest.mark.parametrize("score", [metrics.recall_at_k, metrics.map_at_r])
 @pytest.mark.parametrize(
     "embeddings, labels",
@@ -191,8 +293,11 @@ def test_recall_is_exact_far_from_the_origin(rng):
         (np.zeros((3, 2)), np.zeros(2, int)),
         (np.zeros(3), np.zeros(3, int)),
         (np.array([[0.0], [np.nan]]), np.zeros(2, int)),
+        (np.zeros((2, 0)), np.zeros(2, int)),
+        (np.eye(2), np.array([0, np.nan])),
+        (np.eye(2), np.array([0, None])),
     ],
-    ids=["empty", "one", "lengths", "one axis", "nan"],
+    ids=["empty", "one", "lengths", "one axis", "nan", "no axis", "nan label", "object label"],
 )
 def test_invalid_embeddings_are_refused_in_one_line(score, embeddings, labels):
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z"):

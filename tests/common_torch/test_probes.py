@@ -54,6 +54,31 @@ def test_knn_predict_matches_a_slow_vote(monkeypatch):
     assert probes.knn_predict(bank, labels, queries, k=6).tolist() == expected
 
 
+def test_points_as_near_as_the_last_neighbor_share_its_vote():
+    # two of three equal points are neighbors: label 2 has 2 * 2/3 votes, label 1 has 2 * 1/3
+    bank, query = torch.tensor([[0.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]), torch.ones(1, 2)
+    for labels in ([9, 1, 2, 2], [9, 2, 2, 1], [9, 2, 1, 2]):
+        assert probes.knn_predict(bank, torch.tensor(labels), query, k=2).tolist() == [2]
+    # one neighbor of either label: the lower one, wherever it is
+    for labels in ([9, 1, 2, 2], [9, 2, 1, 1]):
+        assert probes.knn_predict(bank[:3], torch.tensor(labels[:3]), query, k=1).tolist() == [1]
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+@pytest.mark.parametrize("n_distinct", [40, 1200])
+def test_knn_does_not_depend_on_the_order_of_the_rows(n_distinct, k):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(n_distinct, 30, generator=generator)
+    points = points[torch.randint(n_distinct, (1501,), generator=generator)]
+    labels = torch.randint(4, (1501,), generator=generator)
+    bank, queries = (points[:1000], labels[:1000]), points[1000:]
+    expected = probes.knn_predict(*bank, queries, k)
+    for _ in range(3):
+        rows, columns = (torch.randperm(n, generator=generator) for n in (1000, 501))
+        mixed = probes.knn_predict(bank[0][rows], bank[1][rows], queries[columns], k)
+        assert torch.equal(mixed, expected[columns])
+
+
 def test_accuracies_are_exact_fractions(blobs):
     points, labels = blobs
     wrong = labels[1::2].clone()

@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import (
 )
 
 from deepcluster_torch import DeepCluster
+from tests.every_paper import noise_images, warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,28 @@ def test_fit_and_predict_on_a_folder(photos, monkeypatch, tmp_path):
 
 def test_equal_random_states_give_equal_labels(fitted, digits):
     np.testing.assert_array_equal(clone(fitted).fit(digits).labels_, fitted.labels_)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model.mode": "v1", "training.warm_start": True},
+        {"model.mode": "v1", "model.clustering": "pic"},
+        {"model.mode": "v2", "training.warm_start": True},
+    ],
+    ids=["v1", "pic", "v2"],
+)
+@pytest.mark.parametrize("n_distinct", [1, 3, 30])
+def test_few_distinct_images_are_warned_about_once(caplog, options, n_distinct):
+    images = noise_images(60, n_distinct, 8, 8)
+    own = {"model.width": 4, "model.projection": 8, "model.embedding": 8}
+    model = quick(5, n_epochs=3, options=own | options)
+    caught = warnings_of(lambda: model.fit(images))
+    assert len(caught) == (n_distinct < 5) and all("images are" in message for message in caught)
+    logged = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert logged == [] or n_distinct == 30
+    assert np.isfinite(model.transform(images)).all() and np.isfinite(model.cluster_centers_).all()
+    assert model.predict(images).tolist() == model.labels_.tolist()
 
 
 def test_fit_keeps_the_global_random_state(digits):

@@ -7,7 +7,15 @@ import pytest
 
 from deepcluster_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
+from tests.every_paper import (
+    NO_CONFIG,
+    Configs,
+    Damaged,
+    DistinctImages,
+    Environment,
+    Folders,
+    Predictions,
+)
 from tests.image_files import write
 
 
@@ -55,12 +63,16 @@ class TestConfigs(Configs):
             ("training: {reassign: 0}", "training.reassign is 0.0: expected a number above 0"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
 class TestFolders(Folders):
     of = staticmethod(of)
+
+
+class TestDistinctImages(DistinctImages):
+    with_clusters = ("--model.n_clusters", 5, "--dataset.n_images", "null")
 
 
 class TestPredictions(Predictions):

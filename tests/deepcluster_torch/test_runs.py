@@ -134,9 +134,9 @@ def test_resumed_v1_equals_an_uninterrupted_run(checkout, options):
     assert (run / "epochs.csv").read_text() == (expected / "epochs.csv").read_text()
 
 
-def test_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout, stopped):
-    assert checkout.score(stopped)["n"] == 120
-    assert checkout("common.report", stopped).code == 0
+def test_run_stopped_in_its_first_epoch_has_predictions_and_a_report(checkout, stopped_run):
+    assert checkout.score(stopped_run)["n"] == 120
+    assert checkout("common.report", stopped_run).code == 0
 
 
 # ---- ways to start

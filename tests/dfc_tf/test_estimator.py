@@ -4,6 +4,7 @@ from sklearn.base import clone
 
 import dfc_tf
 from dfc_tf.estimator import DFC
+from tests.every_paper import warnings_of
 
 SMALL = {"width": 12, "n_clusters": 12, "n_iterations": 8}
 
@@ -45,6 +46,17 @@ def test_labels_depend_on_random_state():
         DFC(**SMALL, regions="none", random_state=s).fit_predict(stripes()) for s in (0, 0, 1)
     ]
     assert np.array_equal(labels[0], labels[1]) and not np.array_equal(labels[0], labels[2])
+
+
+@pytest.mark.parametrize("regions", ["none", "majority", "merge"])
+def test_image_of_one_color_is_one_segment_and_warned_about_once(regions):
+    image, model = np.full((24, 30, 3), 77, np.uint8), DFC(**SMALL, regions=regions)
+    assert warnings_of(lambda: model.fit(image)) == [
+        "the image has only one color: it has one segment"
+    ]
+    assert model.n_labels_ == 1 and not model.labels_.any() and np.isfinite(model.history_).all()
+    assert len(np.unique(model.predict(image))) == 1
+    assert warnings_of(lambda: model.fit(stripes())) == []
 
 
 def test_predict_gives_the_same_channels_to_a_similar_image():

@@ -24,8 +24,8 @@ class TestConfigs(Configs):
             ("model: {n_cluster: 3}", "no key model.n_cluster; did you mean model.n_clusters"),
             ("model: {width: many}", "model.width: expected int"),
             ("model: {init: zeros}", "model.init: expected one of torch, keras"),
-            ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 1 or more"),
-            ("model: {n_clusters: -3}", "model.n_clusters is -3: expected 1 or more"),
+            ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 2 or more"),
+            ("model: {n_clusters: 1}", "model.n_clusters is 1: expected 2 or more"),
             ("model: {n_blocks: 0}", "model.n_blocks is 0: expected 1 or more"),
             ("model: {n_labels: 0}", "model.n_labels is 0: expected 1 or more"),
             ("model: {superpixels: -1}", "model.superpixels is -1: expected 0 or more"),
@@ -45,7 +45,7 @@ class TestConfigs(Configs):
             ("training: {scribble_weight: -1}", "training.scribble_weight is -1.0: expected 0 or"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
@@ -171,8 +171,8 @@ def test_new_images_of_other_channels_are_refused(checkout, finished_run, tmp_pa
 # ---- damaged run folders
 
 
-def test_pred_of_unfinished_training_is_refused(checkout, stopped):
-    assert "train.py --resume" in one_line(checkout.pred(stopped))
+def test_pred_of_unfinished_training_is_refused(checkout, stopped_run):
+    assert "train.py --resume" in one_line(checkout.pred(stopped_run))
 
 
 def test_pickle_in_labels_is_not_executed(checkout, finished_run, tmp_path):
@@ -182,8 +182,8 @@ def test_pickle_in_labels_is_not_executed(checkout, finished_run, tmp_path):
     assert not bomb.path.exists()
 
 
-def test_checkpoint_of_hdf5_groups_is_refused(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_checkpoint_of_hdf5_groups_is_refused(checkout, stopped_run, tmp_path):
+    run = copy_of(stopped_run, tmp_path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file.create_group("kernel_0")
     replace(run, "model.weights.h5", (tmp_path / "other.h5").read_bytes())

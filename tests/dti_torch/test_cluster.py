@@ -236,3 +236,15 @@ def test_training_prunes_the_prototype_that_is_closest_to_another():
     assert state.numbers.tolist() in ([0, 1, 2], [0, 2, 3])
     list(train.train_epoch(cfg, state, images))
     assert state.winners.bincount().tolist() == [10, 10, 10]
+
+
+@pytest.mark.parametrize(("threshold", "n_empty"), [(None, 1), (0.0, 0), (0.01, 0), (0.2, 2)])
+def test_threshold_of_empty_clusters(monkeypatch, threshold, n_empty):
+    # proportions 0.03, 0.17, 0.8 of three clusters; null is 0.2 / 3 = 0.067
+    cfg = config.Config(model=config.Model(n_prototypes=3, empty_cluster_threshold=threshold))
+    state = train.initial_state(cfg, random_images(20))
+    state.wins[:] = torch.tensor([3.0, 17.0, 80.0])
+    taken = []
+    monkeypatch.setattr(cluster, "reassign", lambda net, optimizer, empty, *_: taken.extend(empty))
+    train.check_clusters(cfg, state, None, 1.0)
+    assert len(taken) == n_empty

@@ -21,6 +21,7 @@ from sklearn.utils.estimator_checks import (
 
 from common import metrics
 from dti_torch import DTIGMM, DTIKMeans
+from tests.every_paper import noise_images, warnings_of
 
 BOTH = [DTIKMeans, DTIGMM]
 both = pytest.mark.parametrize("kind", BOTH)
@@ -148,9 +149,20 @@ def test_fit_neither_changes_nor_keeps_the_images(digits):
 @pytest.mark.parametrize("n_clusters", [1, 3])
 def test_identical_images_give_finite_results(kind, n_clusters):
     images = np.full((10, 8, 8), 0.25)
-    model = quick(kind, n_clusters).fit(images)
+    model = quick(kind, n_clusters)
+    assert len(warnings_of(lambda: model.fit(images))) == 1
     assert np.isfinite(model.transform(images)).all() and np.isfinite(model.loss_)
     np.testing.assert_allclose(model.cluster_centers_, 0.25, atol=0.05)
+
+
+@pytest.mark.parametrize(("kind", "init"), [(DTIKMeans, "sample"), (DTIGMM, "kmeans")])
+@pytest.mark.parametrize("n_distinct", [1, 3, 30])
+def test_few_distinct_images_are_warned_about_once(kind, init, n_distinct):
+    images, model = noise_images(60, n_distinct, 8, 8), quick(kind, 5, init=init, n_init=2)
+    caught = warnings_of(lambda: model.fit(images))
+    assert len(caught) == (n_distinct < 5) and all("images are" in message for message in caught)
+    assert np.isfinite(model.transform(images)).all() and np.isfinite(model.loss_)
+    assert n_distinct != 3 or len(set(zip(model.labels_, np.arange(60) % 3, strict=True))) == 3
 
 
 @both

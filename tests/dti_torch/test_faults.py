@@ -7,7 +7,15 @@ import pytest
 
 from dti_torch.config import Config
 from tests.entry_scripts import change_config, copy_of, one_line
-from tests.every_paper import NO_CONFIG, Configs, Damaged, Environment, Folders, Predictions
+from tests.every_paper import (
+    NO_CONFIG,
+    Configs,
+    Damaged,
+    DistinctImages,
+    Environment,
+    Folders,
+    Predictions,
+)
 from tests.image_files import write
 
 
@@ -50,12 +58,16 @@ class TestConfigs(Configs):
             ("training: {n_epochs: 0}", "training.n_epochs is 0: expected 1 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 
 class TestFolders(Folders):
     of = staticmethod(folder_options)
+
+
+class TestDistinctImages(DistinctImages):
+    with_clusters = ("--model.n_prototypes", 5, "--dataset.n_images", "null")
 
 
 class TestPredictions(Predictions):
@@ -174,8 +186,8 @@ def test_empty_clusters_are_reassigned_and_logged(checkout):
 # ---- run folders that do not match their config
 
 
-def test_resume_with_another_number_of_images_is_an_error(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_resume_with_another_number_of_images_is_an_error(checkout, stopped_run, tmp_path):
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, "n_images: 120", "n_images: 60")
     assert "winners is (120,), the config expects (60,)" in one_line(checkout.resume(run))
 
@@ -188,8 +200,8 @@ def test_resume_with_another_number_of_images_is_an_error(checkout, stopped, tmp
     ],
 )
 def test_pred_with_images_of_another_shape_is_an_error(
-    checkout, stopped, tmp_path, old, new, difference
+    checkout, stopped_run, tmp_path, old, new, difference
 ):
-    run = copy_of(stopped, tmp_path)
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, old, new)
     assert difference in one_line(checkout.pred(run))

@@ -6,6 +6,8 @@ from scipy.linalg import eigh
 from scipy.sparse import csr_array, diags_array, eye_array
 from scipy.sparse.linalg import eigsh
 
+from common import duplicates
+
 MAX_DENSE = 1200  # points up to which the dense eigenproblem is solved
 MIN_AFFINITY = 1e-6  # between neighbors, so that the graph stays connected
 
@@ -99,7 +101,8 @@ def cluster_vectors(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
     k = vectors.shape[1]
     rows = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    return KMeans(k, n_init=4, random_state=seed).fit_predict(rows)
+    with duplicates.without_kmeans_warning():  # fewer than k distinct rows, as of one color
+        return KMeans(k, n_init=4, random_state=seed).fit_predict(rows)
 
 
 def segment(features: ArrayLike, k: int, seed: int = 0, **options: float) -> np.ndarray:

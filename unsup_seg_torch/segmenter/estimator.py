@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from common import UserError, images, metrics
+from common.estimators import check_integers
 from common.pytorch.device import select_device
 from unsup_seg_torch.segmenter import config, data, sliding_window, train
 
@@ -173,6 +174,9 @@ def _label_maps(X: ArrayLike | Sequence[ArrayLike], y: ArrayLike | Sequence[Arra
     for i, (truth, image) in enumerate(zip(truths, pixels, strict=True)):
         if truth.shape != image.shape[:2]:
             raise ValueError(f"label map {i} of y is {truth.shape}, its image {image.shape[:2]}")
-        if truth.dtype.kind not in "iub" or truth.min() < 0 or truth.max() > 255:
-            raise ValueError(f"label map {i} of y: expected integers from 0 to 255")
+        truth = truths[i] = check_integers(f"label map {i} of y", truth)
+        if truth.min() < 0 or truth.max() > 255:
+            raise ValueError(
+                f"label map {i} of y has {truth.min()} to {truth.max()}: expected 0 to 255"
+            )
     return [truth.astype(np.uint8) for truth in truths]

@@ -37,20 +37,12 @@ CAPTIONS = {
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raises UserError for invalid values of pred.py's options."""
-    if args.input is None and (args.attention or args.segments):
+    """Raises UserError for options of pred.py that need --input, or another one."""
+    if args.input is None and (args.attention or args.segments is not None):
         raise UserError("--attention and --segments are for new images: pass --input")
     if args.input is not None and not Path(args.input).exists():
         expected = "expected an image, a video or a folder of images"
         raise UserError(f"{args.input} does not exist: {expected}")
-    if args.segments is not None and not 2 <= args.segments <= 64:
-        raise UserError(f"--segments is {args.segments}: expected 2 to 64")
-    if not 0 < args.mass <= 1:
-        raise UserError(f"--mass is {args.mass}: expected more than 0, up to 1")
-    for name in ("size", "max_frames"):
-        value = getattr(args, name)
-        if value < 1:
-            raise UserError(f"--{name.replace('_', '-')} is {value}: expected 1 or more")
 
 
 def input_frames(args: argparse.Namespace, max_bad: float) -> Iterator[Frame]:

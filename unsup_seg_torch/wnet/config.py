@@ -64,7 +64,8 @@ class Model:
     """Height at which the hierarchy is cut for the final regions; higher: fewer regions."""
 
     def __post_init__(self) -> None:
-        checks.at_least(self, 1, "n_clusters", "width", "depth")
+        checks.at_least(self, 2, "n_clusters")
+        checks.at_least(self, 1, "width", "depth")
         require(self.n_clusters < 2**15, "model.n_clusters", self.n_clusters, "below 32768")
         require(self.depth <= 8, "model.depth", self.depth, "8 or less")
         checks.below_one(self, "dropout")

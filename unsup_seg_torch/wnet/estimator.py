@@ -7,7 +7,8 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted
 
-from common import UserError, images
+from common import UserError, duplicates, images
+from common.estimators import warn
 from common.pytorch.device import select_device
 from unsup_seg_torch.wnet import config, pred, train
 
@@ -62,6 +63,7 @@ class WNetSegmenter(ClusterMixin, BaseEstimator):
         photos, cfg = images.as_image_list(X), self._config()
         if self.n_regions is not None and self.n_regions < 1:
             raise ValueError(f"n_regions is {self.n_regions}: expected 1 or more")
+        warn(duplicates.one_color([*map(duplicates.is_one_color, photos)]))
         small = [images.shrink(image, self.max_side) for image in photos]
         state = train.initial_state(cfg, select_device())
         self.history_ = []

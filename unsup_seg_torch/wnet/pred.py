@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from common import UserError, cli, images, predictions, video
+from common import UserError, cli, duplicates, images, predictions, video
 from common.bsds.hierarchy import Hierarchy
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
@@ -28,10 +28,8 @@ MAX_FRAMES = 40  # of a video
 
 def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     """Segments the images of the training, or those of --input; raises UserError."""
-    if args.attention or args.segments:
+    if args.attention or args.segments is not None:
         raise UserError(f"{run.path} is a W-Net, which has no attention and no tokens")
-    if args.frames is not None and args.frames < 0:
-        raise UserError(f"--frames is {args.frames}: expected 0 or more")
     net, out = load(cfg, run), cli.output_folder(run, args)
     if args.input is None:
         split = cfg.dataset.test_split
@@ -41,12 +39,21 @@ def predict(cfg: config.Config, run: Run, args: argparse.Namespace) -> None:
     else:
         source = Path(args.input)
         if video.is_video(source):
+            if args.frames == 0:
+                raise UserError(
+                    "--frames is 0, but a video is read up to there: expected 1 or more"
+                )
             next(video.frames(source, 1))  # raises UserError before anything is written
             with predictions.writing(out):
-                source = video.unpack(source, out / "frames", args.frames or MAX_FRAMES)
+                n = MAX_FRAMES if args.frames is None else args.frames
+                source = video.unpack(source, out / "frames", n)
         photos = data.Photographs(
             dataclasses.replace(cfg.dataset, path=str(source), split="", n_images=None)
         )
+    is_new = args.input is not None or cfg.dataset.test_split
+    message = duplicates.one_color([*map(duplicates.is_one_color, photos.images)])
+    if message and is_new:  # of the training images train.py has warned
+        log.warning("%s", message)
     n_frames = args.frames
     if n_frames is None:
         are_frames = args.input and len({image.shape for image in photos.images}) == 1
@@ -91,7 +98,9 @@ def probabilities(
 def segment(net: model.WNet, image: np.ndarray, cfg: config.Config) -> Segmentation:
     """Labels are predicted at dataset.max_side and refined at the size of the image."""
     maps, reconstruction = probabilities(net, image, cfg)
-    if cfg.model.crf_iterations:
+    if duplicates.is_one_color(image):  # only the padding of the convolutions makes a difference
+        maps[:] = maps.mean((1, 2), keepdims=True)
+    elif cfg.model.crf_iterations:
         maps = crf.refine(maps, image, cfg.model.crf_iterations)
     hierarchy = regions.hierarchy(maps, image, cfg.model)
     return Segmentation(image, maps.argmax(0), hierarchy, reconstruction)
@@ -166,6 +175,6 @@ def write_one(
         "width": merged.shape[1],
         "n_labels": len(np.unique(result.labels)),
         "n_regions": len(areas),
-        "largest_share": areas.max(),
+        "largest_share": float(areas.max()),
     }
     return row, tiles, images.resize_labels(result.labels, tiles[0].shape[:2])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common import curves, malloc_tuning
+from common import curves, duplicates, malloc_tuning
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
 from common.pytorch.metrics import RunningMetrics
@@ -48,6 +48,8 @@ def train(cfg: config.Config, run: Run) -> None:
     run.note(dataset_checksum=photos.checksum, device=str(state.device), n_images=len(photos))
     resume(run, state)
     if state.step == 0:
+        if message := duplicates.one_color([*map(duplicates.is_one_color, photos.images)]):
+            log.warning("%s", message)
         load_start_weights(cfg.model, state.net)
         figures.write_baseline(run, photos)
     for _ in run.epochs(state.epoch, cfg.training.n_epochs):

@@ -52,6 +52,13 @@ def test_average_precision_equals_a_ranking_by_hand():
     assert score(bank, labels, query, torch.tensor([7])) == 0  # nothing of its class
 
 
+def test_average_precision_does_not_depend_on_the_order_of_ties():
+    bank, query = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.1]])
+    for labels in ([0, 1, 1], [1, 0, 1]):  # 0: rank 1 or 2, precision 1 or 1/2
+        score = probes.mean_average_precision(bank, torch.tensor(labels), query, torch.tensor([0]))
+        assert score == pytest.approx((1 + 1 / 2) / 2)
+
+
 def test_pool_limits_the_number_of_values():
     assert probes.pool(torch.rand(2, 64, 30, 30)).shape == (2, 64 * 8 * 8)
     assert probes.pool(torch.rand(2, 64, 3, 5)).shape == (2, 64 * 3 * 5)

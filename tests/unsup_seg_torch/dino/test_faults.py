@@ -57,8 +57,10 @@ def test_single_image_is_refused_and_bad_ones_are_skipped(checkout, refused, pho
     assert checkout.score(answer.run)["n"] == 2
 
 
-def test_checkpoint_of_another_model_is_refused_with_the_difference(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_checkpoint_of_another_model_is_refused_with_the_difference(
+    checkout, stopped_run, tmp_path
+):
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, "n_outputs: 16", "n_outputs: 18")
     for answer in (checkout.resume(run), checkout.pred(run)):
         assert "is of another model: center is (16,), the config expects (18,)" in one_line(answer)

@@ -38,5 +38,5 @@ def finished_run(checkout):
 
 
 @pytest.fixture(scope="session")
-def stopped(checkout):
+def stopped_run(checkout):
     return checkout.train(kill_at="3:SIGTERM").run

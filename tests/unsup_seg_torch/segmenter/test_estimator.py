@@ -36,13 +36,17 @@ def test_similar_image_gets_its_classes(fitted, pairs):
     [
         (lambda y: y[:-1], "y has 7 label maps, X has 8 images"),
         (lambda y: [y[0][:5], *y[1:]], r"label map 0 of y is \(5, 40\)"),
-        (lambda y: [y[0] - 1.5, *y[1:]], "label map 0 of y: expected integers"),
         (lambda y: [np.full_like(each, 255) for each in y], "y has nothing but 255"),
         (lambda y: [np.full_like(each, 3) for each in y], "y has only the class 3: expected two"),
         (
             lambda y: [np.where(each > 0, 255, 0) for each in y],  # masks
             r"y has only the class 0 besides 255.*\(foreground 255 as 1\)",
         ),
+        (lambda y: [y[0] - 1.5, *y[1:]], "label map 0 of y has the label 253.5: expected integers"),
+        (lambda y: [y[0], y[1] * np.nan, *y[2:]], "label map 1 of y has the label nan"),
+        (lambda y: [y[0].astype(str), *y[1:]], "label map 0 of y is of type <U"),
+        (lambda y: [y[0].astype(int) - 1, *y[1:]], "label map 0 of y has -1 to "),
+        (lambda y: [y[0].astype(int) + 256, *y[1:]], "expected 0 to 255"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(pairs, change, reason):

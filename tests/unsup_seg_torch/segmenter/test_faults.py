@@ -77,8 +77,8 @@ def test_wrong_options_of_pred_are_refused(checkout, finished_run, options, reas
     assert reason in one_line(checkout.pred(finished_run[1], *options))
 
 
-def test_checkpoint_of_another_model_is_refused(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_checkpoint_of_another_model_is_refused(checkout, stopped_run, tmp_path):
+    run = copy_of(stopped_run, tmp_path)
     change_config(run, "width: 32", "width: 48")
     for answer in (checkout.resume(run), checkout.pred(run)):
         assert "is of another model: " in one_line(answer)
@@ -96,8 +96,8 @@ def test_changed_labels_are_refused_when_resuming(checkout, tmp_path):
     assert "changed since training" in one_line(checkout.resume(run))
 
 
-def test_evaluate_before_pred_and_unwritable_output_are_refused(checkout, stopped, tmp_path):
-    run = copy_of(stopped, tmp_path)
+def test_evaluate_before_pred_and_unwritable_output_are_refused(checkout, stopped_run, tmp_path):
+    run = copy_of(stopped_run, tmp_path)
     assert "run pred.py on it first" in one_line(checkout.evaluate(run))
     (tmp_path / "file").write_text("")
     answer = checkout.pred(run, "--out", tmp_path / "file" / "below")

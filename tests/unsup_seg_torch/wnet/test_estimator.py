@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from tests.every_paper import warnings_of
 from unsup_seg_torch import WNetSegmenter
 
 QUICK = {"width": 4, "depth": 2, "n_epochs": 2, "crops": 2, "crop": 24, "crf_iterations": 2}
@@ -37,6 +38,18 @@ def test_one_image_gives_one_map_and_several_a_list(fitted, squares):
     assert labels.shape == squares[0].shape[:2] and np.array_equal(labels, fitted.labels_[0])
     assert np.array_equal(fitted.predict([squares[0]])[0], labels)
     assert fitted.transform(squares[1]).max() < 4
+
+
+@pytest.mark.parametrize("regions", ["labels", "felzenszwalb"])
+def test_image_of_one_color_is_one_segment_and_warned_about_once(squares, regions):
+    image, model = np.full((40, 48, 3), 77, np.uint8), WNetSegmenter(4, regions=regions, **QUICK)
+    assert warnings_of(lambda: model.fit(image)) == [
+        "the image has only one color: it has one segment"
+    ]
+    assert not model.labels_.any() and len(np.unique(model.transform(image))) == 1
+    caught = warnings_of(lambda: model.fit([squares[0], image, image]))
+    assert caught == ["2 of 3 images have only one color: they have one segment"]
+    assert warnings_of(lambda: model.fit(squares)) == []
 
 
 def test_floats_give_the_labels_of_uint8(fitted, squares):

@@ -30,7 +30,8 @@ class TestConfigs(Configs):
             ("model: {n_cluster: 3}", "no key model.n_cluster; did you mean model.n_clusters"),
             ("model: {width: many}", "model.width: expected int"),
             ("model: {name: unet}", "model.name: expected one of wnet"),
-            ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 1 or more"),
+            ("model: {n_clusters: 0}", "model.n_clusters is 0: expected 2 or more"),
+            ("model: {n_clusters: 1}", "model.n_clusters is 1: expected 2 or more"),
             ("model: {depth: 9}", "model.depth is 9: expected 8 or less"),
             ("model: {dropout: 1}", "model.dropout is 1.0: expected 0 or more, below 1"),
             ("model: {radius: 0}", "model.radius is 0.0: expected a number above 0"),
@@ -46,7 +47,7 @@ class TestConfigs(Configs):
             ("training: {drop_every: 0}", "training.drop_every is 0: expected 1 or more"),
         ]
     )
-    def wrong(self, request):
+    def bad_config(self, request):
         return request.param
 
 

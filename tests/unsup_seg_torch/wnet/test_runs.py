@@ -151,6 +151,14 @@ def test_negative_frames_and_broken_video_are_refused(checkout, finished_run, tm
     run, video, out = finished_run[1], tmp_path / "video.mp4", tmp_path / "new"
     answer = checkout.pred(run, "--input", tmp_path, "--frames", -1)
     assert "--frames is -1: expected 0 or more" in one_line(answer)
+    for option, value, reason in (
+        ("--mass", 0, "--mass is 0.0: expected more than 0, up to 1"),
+        ("--mass", "nan", "--mass is nan"),
+        ("--size", 0, "--size is 0: expected 1 or more"),
+        ("--max-frames", -5, "--max-frames is -5: expected 1 or more"),
+        ("--segments", 0, "--segments is 0: expected 2 to 64"),
+    ):
+        assert reason in one_line(checkout.pred(run, option, value))
     video.write_text("no video")
     reason = one_line(checkout.pred(run, "--input", video, "--out", out))
     assert "imageio-ffmpeg" in reason or "is not a readable video" in reason
