@@ -114,7 +114,8 @@ def build_loss(cfg: config.Config, n_classes: int) -> keras.losses.Loss:
     return loss.BaselineLoss(kind, reduction=reduction, **options)
 
 
-def main() -> None:
+def main() -> tuple[config.Config, Run]:
+    """Trains; the config and the finished run."""
     cfg, run = cli.start(config.Config, __file__)
     with run:
         train_set, test_set = data.load(cfg.dataset)
@@ -149,6 +150,7 @@ def main() -> None:
             if stopping:
                 run.stop()
         save(run, state)
+    return cfg, run
 
 
 def check_n_clusters(cfg: config.Config, test_set: datasets.Images) -> None:
