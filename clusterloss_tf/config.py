@@ -95,7 +95,8 @@ class Training:
     lr: float = 1e-3
     """Peak learning rate."""
     weight_decay: float = 1e-4
-    """Decoupled weight decay of convolutions and the embedding layer; 0: none."""
+    """Weight decay; 0: none. sgd: the gradient of an L2 penalty on all trained variables, after
+    clipping, as in the original code; adam: decoupled, of convolutions and the embedding layer."""
     warmup: float = 0.05
     """Fraction of the training in which the learning rate rises linearly to `lr`."""
     milestones: tuple[float, ...] = ()

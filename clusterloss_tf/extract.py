@@ -10,6 +10,7 @@ import numpy as np
 
 from clusterloss_tf import config, pred
 from common import cli, predictions
+from common.run import Run
 
 log = logging.getLogger("clusterloss_tf.extract")
 
@@ -26,17 +27,22 @@ def main() -> None:
         },
         out={"metavar": "DIR", "help": "output folder (default: RUN/features_PART)"},
     )
+    write(cfg, run, args.part, args.out)
+
+
+def write(cfg: config.Config, run: Run, part: str = "test", out: str | None = None) -> None:
+    """Writes the embeddings of the "test" or "train" images to `out`, or to RUN/features_PART."""
     net = pred.load(cfg, run)
-    dataset = pred.load_part(cfg, run, args.part)
-    out = Path(args.out or run.path / f"features_{args.part}")
+    dataset = pred.load_part(cfg, run, part)
+    folder = Path(out or run.path / f"features_{part}")
     features = pred.embed(net, dataset.images)
     names = [dataset.classes[label] for label in dataset.labels]
-    with predictions.writing(out):
-        np.save(out / "features.npy", features)
-        np.save(out / "labels.npy", dataset.labels)
+    with predictions.writing(folder):
+        np.save(folder / "features.npy", features)
+        np.save(folder / "labels.npy", dataset.labels)
         columns = {"path": dataset.paths, "label": dataset.labels, "class": names}
-        predictions.write_csv(out / "index.csv", columns)
-    log.info("%d embeddings: %s", len(features), out)
+        predictions.write_csv(folder / "index.csv", columns)
+    log.info("%d embeddings: %s", len(features), folder)
 
 
 if __name__ == "__main__":

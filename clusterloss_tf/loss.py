@@ -103,15 +103,15 @@ class FacilityLocationLoss(keras.losses.Loss):
 
 
 def contrastive(embeddings: tf.Tensor, labels: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
-    """Contrastive loss (Hadsell et al. 2006).
+    """Contrastive loss (Hadsell et al. 2006, equation 4).
 
-    For each anchor the mean over its positives of distance^2, plus the mean over its negatives of
-    ([margin - distance]+)^2.
+    For each anchor half the mean over its positives of distance^2, plus half the mean over its
+    negatives of ([margin - distance]+)^2. paper: the sum over pairs.
     """
     embeddings, labels = _batch(embeddings, labels)
     distances, (positive, negative) = _distances(embeddings), _pairs(labels)
     push = tf.nn.relu(margin - distances) ** 2
-    return _mean(distances**2, positive) + _mean(push, negative)
+    return (_mean(distances**2, positive) + _mean(push, negative)) / 2
 
 
 def triplet(
@@ -120,15 +120,17 @@ def triplet(
     margin: float = 0.2,
     mining: Literal["semihard", "hard"] = "semihard",
 ) -> tf.Tensor:
-    """Triplet loss, [margin + distance to positive - distance to negative]+ (Schroff et al. 2015).
+    """Triplet loss, [margin + d(anchor, positive) - d(anchor, negative)]+.
 
-    semihard: for each positive the nearest negative that is farther away, or else the farthest
-    negative; hard: the farthest positive and the nearest negative (Hermans et al. 2017).
+    semihard (FaceNet, Schroff et al. 2015, section 3): d is the squared distance; for each positive
+    the nearest negative that is farther away, or else the farthest negative. hard (Hermans et al.
+    2017): d is the distance, not squared; the farthest positive and the nearest negative.
     """
     if mining not in ("semihard", "hard"):
         raise ValueError(f"mining is {mining!r}: expected semihard or hard")
     embeddings, labels = _batch(embeddings, labels)
-    distances, (positive, negative) = _distances(embeddings), _pairs(labels)
+    positive, negative = _pairs(labels)
+    distances = _distances(embeddings) if mining == "hard" else _squares(embeddings)
     infinity = distances.dtype.max
     has_both = tf.reduce_any(positive, 1) & tf.reduce_any(negative, 1)
     if mining == "hard":
@@ -144,7 +146,11 @@ def triplet(
 
 
 def lifted(embeddings: tf.Tensor, labels: tf.Tensor, margin: float = 1.0) -> tf.Tensor:
-    """Lifted structured loss: a positive pair against the negatives of both (Song et al. 2016)."""
+    """Lifted structured loss: a positive pair against the negatives of both.
+
+    Song et al. 2016, where distances are not squared either. The mean over the positives of each
+    anchor.
+    """
     embeddings, labels = _batch(embeddings, labels)
     distances, (positive, negative) = _distances(embeddings), _pairs(labels)
     push = _log_sum_exp(margin - distances, negative)  # (n,)
@@ -177,7 +183,8 @@ def multi_similarity(
     """Multi-similarity loss of cosines (Wang et al. 2019).
 
     Keeps negatives more similar than the anchor's least similar positive minus `slack`, and
-    positives less similar than its most similar negative plus `slack`.
+    positives less similar than its most similar negative plus `slack`. paper: base 1; 0.5 is that
+    of the authors' code.
     """
     embeddings, labels = _batch(embeddings, labels)
     embeddings = tf.math.l2_normalize(embeddings, 1)
@@ -216,7 +223,8 @@ def softmax(
 ) -> tf.Tensor:
     """Normalized softmax: cross-entropy of scaled cosines with class vectors (Zhai and Wu 2019).
 
-    labels: integers from 0; weights (n_classes, d), the class vectors.
+    labels: integers from 0; weights (n_classes, d), the class vectors. paper: scale 20, a
+    temperature of 0.05.
     """
     embeddings, labels = _batch(embeddings, labels)
     is_own, cosines = _class_cosines(embeddings, labels, weights)
@@ -296,6 +304,11 @@ def _norm(vectors: tf.Tensor) -> tf.Tensor:
     squares = tf.reduce_sum(vectors**2, -1)
     is_positive = squares > 0
     return tf.where(is_positive, tf.sqrt(tf.where(is_positive, squares, 1)), squares)
+
+
+def _squares(embeddings: tf.Tensor) -> tf.Tensor:
+    """Squared distances (n, n)."""
+    return tf.reduce_sum((embeddings[:, None] - embeddings[None]) ** 2, -1)
 
 
 def _distances(embeddings: tf.Tensor) -> tf.Tensor:

@@ -8,7 +8,7 @@ from common import checks, require
 Mode = Literal["auto", "v1", "v2", "frozen"]
 Clustering = Literal["kmeans", "pic"]
 Sampler = Literal["uniform", "natural", "released"]
-Optimizer = Literal["sgd", "adam"]
+Optimizer = Literal["sgd", "adam", "larc"]
 Schedule = Literal["constant", "step", "plateau", "cosine"]
 
 
@@ -126,9 +126,10 @@ class Training:
     n_epochs: int = 200
     """Epochs of training. Paper: 500."""
     optimizer: Optimizer = "sgd"
-    """Optimizer of the trunk, and in v2 of the projection. Paper: sgd."""
+    """Optimizer of the trunk, and in v2 of the projection; larc: sgd with a rate for each layer.
+    Paper: sgd; v2: larc."""
     momentum: float = 0.9
-    """Momentum of sgd. Paper: 0.9."""
+    """Momentum of sgd and larc. Paper: 0.9."""
     weight_decay: float = 1e-5
     """Weight decay of all layers. Paper: 1e-5."""
     head_optimizer: Optimizer = "sgd"
@@ -136,11 +137,13 @@ class Training:
     head_lr: float | None = None
     """v1: learning rate of the classification head; null: training.lr."""
     head_momentum: float = 0.0
-    """v1: momentum of the head's sgd."""
+    """v1: momentum of the head's sgd or larc."""
     schedule: Schedule = "constant"
     """Learning rate schedule."""
     warmup: float = 0.0
     """Fraction of the training in which the learning rate rises linearly."""
+    warmup_start: float = 0.01
+    """First learning rate of the warmup, as a fraction of training.lr. v2's authors: 0.0625."""
     final_lr: float = 0.001
     """Schedule cosine: the last learning rate as a fraction of the first."""
     step_size: int = 30
@@ -170,11 +173,13 @@ class Training:
     flip: bool = True
     """Mirror half of the crops."""
     jitter: float = 0.0
-    """Strength of random brightness, contrast, saturation and hue; 0: none, 1: as in SimCLR."""
+    """Strength of random brightness, contrast, saturation and hue; 0: none, 1: as in SimCLR and by
+    v2's authors."""
     gray: float = 0.0
     """Fraction of the crops that are converted to gray."""
     blur: float = 0.0
-    """Fraction of the crops that are blurred."""
+    """Fraction of the crops that are blurred, with a sigma of 0.1 to 2 pixels if large crops have
+    224. v2's authors: 0.5."""
     n_crops: int = 2
     """v2: large crops per image and step, each with an embedding in the memory bank."""
     n_small_crops: int = 0
@@ -195,7 +200,7 @@ class Training:
         checks.at_least(self, 1, "kmeans_iterations", "n_init", "n_crops", "small_size")
         checks.at_least(self, 0, "n_small_crops", "weight_decay", "jitter")
         checks.below_one(self, "momentum", "head_momentum", "warmup")
-        checks.fraction(self, "gray", "blur", "final_lr", "gamma")
+        checks.fraction(self, "gray", "blur", "warmup_start", "final_lr", "gamma")
         checks.rising(self, 1, "crop_scale", "small_crop_scale")
 
 

@@ -173,7 +173,8 @@ def lr_factor(training: config.Training, epochs: float, n_lr_drops: int = 0) -> 
     """The learning rate as a fraction of the first; n_lr_drops: so far, for schedule plateau."""
     progress = epochs / training.n_epochs
     if progress < training.warmup:
-        return 0.01 + 0.99 * progress / training.warmup
+        start = training.warmup_start
+        return start + (1 - start) * progress / training.warmup
     if training.schedule == "step":
         return training.gamma ** (int(epochs) // training.step_size)
     if training.schedule == "plateau":

@@ -12,7 +12,8 @@ from common.pytorch import augment as matrices
 from deepcluster_torch import config
 from deepcluster_torch.data.batches import INFERENCE_BATCH, batches
 
-BLUR_SIZE = 224  # pixels of the view that `sigma` refers to
+SIGMA = (0.1, 2.0)  # of the blur, in pixels of a large crop of BLUR_SIZE pixels
+BLUR_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Augmentation:
     jitter: float = 0.8  # probability of changing these four
     gray: float = 0.0  # probability of removing the color
     blur: float = 0.0  # probability of blurring
-    sigma: tuple[float, float] = (0.1, 2.0)  # of the blur, in pixels of a view of BLUR_SIZE
+    sigma: tuple[float, float] = SIGMA  # of the blur, in pixels of the view
 
 
 def augment(images: Tensor, augmentation: Augmentation, generator: Generator) -> Tensor:
@@ -84,16 +85,21 @@ def center_crops(images: np.ndarray, cfg: config.Config, device: torch.device) -
 def large_crop(cfg: config.Config, images: Tensor) -> Augmentation:
     """Crops of images (b, c, h, w) in the size that the network takes."""
     size = input_side(cfg.model, *images.shape[2:])
-    return _augmentation(cfg.training, size, cfg.training.crop_scale)
+    return _augmentation(cfg.training, size, cfg.training.crop_scale, size)
 
 
 def small_crop(cfg: config.Config, images: Tensor) -> Augmentation:
     """Small crops of images (b, c, h, w), for v2."""
-    size = cfg.training.small_size or max(1, input_side(cfg.model, *images.shape[2:]) // 2)
-    return _augmentation(cfg.training, size, cfg.training.small_crop_scale)
+    large_size = input_side(cfg.model, *images.shape[2:])
+    size = cfg.training.small_size or max(1, large_size // 2)
+    return _augmentation(cfg.training, size, cfg.training.small_crop_scale, large_size)
 
 
-def _augmentation(training: config.Training, size: int, scale: tuple[float, float]) -> Augmentation:
+def _augmentation(
+    training: config.Training, size: int, scale: tuple[float, float], large_size: int
+) -> Augmentation:
+    """large_size: side of the large crops; small ones are blurred by as many pixels."""
+    low, high = (sigma * large_size / BLUR_SIZE for sigma in SIGMA)
     return Augmentation(
         size=size,
         scale=scale,
@@ -104,6 +110,7 @@ def _augmentation(training: config.Training, size: int, scale: tuple[float, floa
         hue=0.2 * training.jitter,
         gray=training.gray,
         blur=training.blur,
+        sigma=(low, high),
     )
 
 
@@ -127,7 +134,7 @@ def _random_view(images: Tensor, augmentation: Augmentation, generator: Generato
     rows = _resize_matrices(tops, heights, h, size)  # (b, size, h)
     if augmentation.blur:
         blurred = torch.rand(b, generator=generator) < augmentation.blur
-        sigmas = matrices.uniform(b, augmentation.sigma, generator) * size / BLUR_SIZE
+        sigmas = matrices.uniform(b, augmentation.sigma, generator)
         blurs = matrices.blur_matrices(torch.where(blurred, sigmas, 0.0), size)
         rows, columns = blurs @ rows, blurs @ columns
     views = _resample(images, rows, columns)

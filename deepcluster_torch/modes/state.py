@@ -11,6 +11,7 @@ from common.pytorch.random import seeded_generator
 from deepcluster_torch import config, model
 from deepcluster_torch.data.augment import input_side
 from deepcluster_torch.model import heads, weights
+from deepcluster_torch.modes.larc import LARC
 
 MIN_IMAGES_V1 = 100_000  # v1 is the default from here on: in long epochs a memory bank is outdated
 MAX_IMAGES_FROZEN = 10_000  # frozen is the default for a pretrained trunk and fewer images
@@ -205,6 +206,8 @@ def head_optimizer(training: config.Training, head: nn.Module) -> torch.optim.Op
 def _optimizer(
     name: str, parameters: list[nn.Parameter], lr: float, momentum: float, weight_decay: float
 ) -> torch.optim.Optimizer:
+    if name == "larc":
+        return LARC(parameters, lr, momentum, weight_decay)
     if name == "adam":
         return torch.optim.Adam(parameters, lr, weight_decay=weight_decay, fused=True)
     return torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, fused=True)

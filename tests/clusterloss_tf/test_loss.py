@@ -232,13 +232,13 @@ def pairs(labels, i):
 
 def slow_contrastive(d, labels, i):
     positive, negative = pairs(labels, i)
-    return np.mean([d[i, j] ** 2 for j in positive]) + np.mean(
-        [max(0, 1 - d[i, j]) ** 2 for j in negative]
-    )
+    pull = [d[i, j] ** 2 / 2 for j in positive]
+    return np.mean(pull) + np.mean([max(0, 1 - d[i, j]) ** 2 / 2 for j in negative])
 
 
 def slow_semihard(d, labels, i):
     positive, negative = pairs(labels, i)
+    d = d**2
     terms = []
     for p in positive:
         beyond = [d[i, n] for n in negative if d[i, n] > d[i, p]]
@@ -300,6 +300,15 @@ def test_baselines_match_loops(units, function, slow):
     inputs = x if slow in (slow_n_pair, slow_multi_similarity) else loops.distances_of(x)
     expected = [slow(inputs, labels, i) for i in range(len(labels))]
     np.testing.assert_allclose(function(x, labels), expected, rtol=1e-6)
+
+
+def test_semihard_triplets_have_squared_distances():
+    # on a line: anchor 0.0 with positive 0.5, negatives 0.4 and 0.6. The semi-hard one is 0.6:
+    # 0.2 + 0.25 - 0.36 = 0.09; with plain distances it would be 0.2 + 0.5 - 0.6 = 0.1.
+    x, labels = np.array([[0.0], [0.5], [0.4], [0.6]]), np.array([0, 0, 1, 2])
+    assert float(losses.triplet(x, labels)[0]) == pytest.approx(0.09)
+    # hard triplets have plain distances: 0.2 + 0.5 - 0.4 = 0.3
+    assert float(losses.triplet(x, labels, mining="hard")[0]) == pytest.approx(0.3)
 
 
 def test_proxy_anchor_and_softmax_match_loops(units):

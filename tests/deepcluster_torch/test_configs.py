@@ -41,6 +41,22 @@ def test_imagenette_has_the_optimizers_of_the_original_code():
     assert schedule == ("step", 30, 0.1)
 
 
+def test_deepcluster_v2_has_the_values_of_its_authors():
+    cfg = load("deepcluster_v2")
+    assert cfg.dataset.size == 256
+    assert cfg.model == Model(
+        mode="v2", arch="resnet50", input_size=224, center_crop=0.875, n_clusters=1000,
+        heads=(3000, 3000, 3000), projection=2048, embedding=128, temperature=0.1,
+    )  # fmt: skip
+    assert cfg.training == Training(
+        seed=31, n_epochs=800, batch_size=256, optimizer="larc", momentum=0.9, weight_decay=1e-6,
+        lr=4.8 * 256 / 4096, schedule="cosine", warmup=10 / 800, warmup_start=0.3 / 4.8,
+        final_lr=0.0048 / 4.8, kmeans_iterations=10, recluster_every=1, warm_start=False,
+        n_crops=2, crop_scale=(0.14, 1.0), flip=True, jitter=1.0, gray=0.2, blur=0.5,
+        n_small_crops=6, small_crop_scale=(0.05, 0.14), small_size=96,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in CONFIGS.glob("*.yml")))
 def test_config_names_a_known_dataset(name):
     assert load(name).dataset.name in datasets.NAMES

@@ -242,3 +242,20 @@ def test_unlabeled_images_have_galleries_and_no_accuracy(checkout, tmp_path):
     values = checkout.score(run)
     assert "balance" in values and not {"acc", "knn", "baseline"} & values.keys()
     assert checkout("common.report", run).code == 0
+
+
+def test_recipe_of_v2_trains_in_small_and_resumes_exactly(checkout, photos):
+    small = {
+        "dataset.path": photos, "dataset.size": 24, "model.arch": "resnet", "model.width": 4,
+        "model.n_blocks": 1, "model.input_size": 16, "model.n_clusters": 3,
+        "model.heads": "[6, 5, 4]", "model.projection": 16, "training.small_size": 8,
+        "training.n_epochs": 2, "training.batch_size": 12, "training.lr": 1.0,
+    }  # fmt: skip
+    options = [word for key, value in small.items() for word in (f"--{key}", value)]
+    train = f"{checkout.paper.name}/train.py"
+    expected = checkout(train, "--config", "deepcluster_v2.yml", *options)
+    assert expected.code == 0, expected.err
+    stopped = checkout(train, "--config", "deepcluster_v2.yml", *options, kill_at="3:SIGTERM")
+    assert checkout.resume(stopped.run).code == 0
+    assert_the_same(stopped.run, expected.run)
+    assert checkout.score(expected.run)["n"] == 24

@@ -192,6 +192,7 @@ def test_learning_rate_follows_its_schedule():
     assert factors(schedule="cosine", final_lr=0.2)[5] == pytest.approx(0.6)
     # linear from 0.01 to 1 in two epochs: 0.505 in the middle
     assert factors(warmup=0.2)[:3] == [0.01, 0.505, 1]
+    assert factors(warmup=0.2, warmup_start=0.2)[:3] == [0.2, 0.6, 1]
 
 
 def test_body_and_head_have_their_own_learning_rates(images):

@@ -4,9 +4,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance, ImageFilter
 
 from common.pytorch import augment as matrices
+from deepcluster_torch import config
 from deepcluster_torch.data import augment
 from deepcluster_torch.data.augment import Augmentation
 
@@ -175,8 +176,7 @@ def test_a_gray_image_changes_like_its_rgb_copy():
 def test_blur_spreads_a_point_by_sigma():
     images = torch.zeros(1, 1, 65, 65, dtype=torch.uint8)
     images[0, 0, 32, 32] = 255
-    sigma = 2.0 * 224 / 65  # for a view of 224 pixels: 2 pixels here
-    augmentation = Augmentation(65, (1, 1), (1, 1), flip=0, blur=1, sigma=(sigma, sigma))
+    augmentation = Augmentation(65, (1, 1), (1, 1), flip=0, blur=1, sigma=(2, 2))
     view = augment.augment(images, augmentation, generator())[0, 0].double()
     positions = torch.arange(65) - 32.0
     assert view.sum() == pytest.approx(1, abs=1e-4)
@@ -189,6 +189,51 @@ def test_half_of_the_views_are_blurred():
     views = augment.augment(images, with_options(blur=0.5, sigma=(20, 20)), generator())
     sharp = torch.isclose(views, images / 255, atol=1e-5).flatten(1).all(1)
     assert 70 < sharp.sum() < 130
+
+
+def test_crops_of_both_sizes_are_blurred_by_as_many_pixels():
+    cfg = config.Config(
+        model=config.Model(input_size=224),
+        training=config.Training(blur=0.5, small_size=96, n_small_crops=6),
+    )
+    images = noise(1, 3, 256, 256)
+    crops = augment.large_crop(cfg, images), augment.small_crop(cfg, images)
+    assert [(crop.size, crop.blur, crop.sigma) for crop in crops] == [
+        (224, 0.5, (0.1, 2.0)),
+        (96, 0.5, (0.1, 2.0)),
+    ]
+
+
+def test_blur_of_sigma_2_equals_pillow():
+    # Pillow approximates the Gaussian by boxes; an image of low contrast hides its rounding
+    image = np.random.default_rng(0).integers(100, 156, (40, 40, 3), np.uint8)
+    images = torch.from_numpy(image).permute(2, 0, 1)[None]
+    augmentation = Augmentation(40, (1, 1), (1, 1), flip=0, blur=1, sigma=(2, 2))
+    view = 255 * augment.augment(images, augmentation, generator())[0].permute(1, 2, 0)
+    expected = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(2)))
+    inside = slice(8, -8)  # the borders are padded differently
+    np.testing.assert_allclose(view[inside, inside], expected[inside, inside], atol=2)
+
+
+@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
+def test_strength_1_draws_the_factors_of_the_authors_and_equals_pillow(name):
+    cfg = config.Config(training=config.Training(jitter=1.0))
+    crop = augment.large_crop(cfg, noise())
+    strengths = crop.brightness, crop.contrast, crop.saturation, crop.hue, crop.jitter
+    assert strengths == (0.8, 0.8, 0.8, 0.2, 0.8)
+    options = {"Brightness": "brightness", "Contrast": "contrast", "Color": "saturation"}
+    images = medium()
+    augmentation = with_options(jitter=1, **{options[name]: 0.3})  # no clipping
+    views = augment.augment(images, augmentation, generator())
+    draws = generator()  # as augment: crop, flip, then the three factors
+    b = len(images)
+    matrices.random_crops(b, 16, 16, (1, 1), draws, (1, 1))
+    torch.rand(2 * b, generator=draws)
+    factors = 0.7 + 0.6 * torch.rand(3, b, generator=draws)[list(options).index(name)]
+    enhance = getattr(ImageEnhance, name)
+    for image, view, factor in zip(images, views, factors.tolist(), strict=True):
+        pillow = enhance(Image.fromarray(image.permute(1, 2, 0).numpy())).enhance(factor)
+        np.testing.assert_allclose(255 * view.permute(1, 2, 0), np.asarray(pillow), atol=1.5)
 
 
 def test_multi_crop_returns_one_view_per_augmentation():
