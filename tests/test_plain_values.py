@@ -9,7 +9,6 @@ import dti_torch.evaluate
 from common import bsds, duplicates, images, metrics
 from common.bsds import boundaries
 from common.report import formatting, scores
-from dti_torch import config as dti_config
 from tests.plain_values import assert_plain, fits
 
 rng = np.random.default_rng(0)
@@ -58,8 +57,6 @@ CALLS = [
     (deepcluster_torch.evaluate.evaluate, predictions | {"n_clusters": np.array(4)}),
     (deepcluster_torch.evaluate.balance, np.array([3, 0, 5])),
     (dti_torch.evaluate.evaluate, predictions | {"distances": rng.random((40, 4))}),
-    (dti_config.Model(curriculum=(1, 0.5)[::-1], transformations=("identity", "affine", "tps"))
-     .start_epochs, 10),
 ]  # fmt: skip
 
 
