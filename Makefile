@@ -56,11 +56,18 @@ help:
 	    echo "$(PYTHON) cannot create .venv: install its venv package (Debian and Ubuntu: python3-venv)" >&2; exit 2; }
 	@$(PYTHON) -m venv .venv
 
-# One stamp file per set of extras: pip runs again only when a version changes.
+# One stamp file per set of extras: pip runs again only when a version changes. The packages of the other EXTRA
+# that are the same folder under another name are removed first, and with them its stamps.
+OTHER_cpu := cuda
+OTHER_cuda := cpu
+CONFLICTS_cpu := faiss-gpu tensorflow
+CONFLICTS_cuda := faiss-cpu tensorflow-cpu
 .venv/installed-%: pyproject.toml constraints.txt | .venv/bin/python
 	@case $* in dev) cost="200 MB, a minute or two";; tf-*) cost="TensorFlow, 1 GB, a few minutes";; *) cost="PyTorch alone is 3 GB, 4 to 15 minutes";; esac; \
 	    echo "Installing [$*] into .venv, once ($$cost) ..." >&2
-	@.venv/bin/python -m pip install -c constraints.txt -e '.[$*]' >&2
+	@if [ $* != dev ] && ls .venv/installed-*$(OTHER_$(EXTRA))* >/dev/null 2>&1; then \
+	    .venv/bin/python -m pip uninstall -y $(CONFLICTS_$(EXTRA)) >&2; rm .venv/installed-*$(OTHER_$(EXTRA))*; fi
+	@PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt .venv/bin/python -m pip install -e '.[$*]' >&2
 	@touch $@
 
 setup: .venv/installed-$(EXTRA),dev

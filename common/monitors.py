@@ -4,9 +4,7 @@ A monitor that fails never stops a training.
 """
 
 import logging
-import socket
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ class Monitors:
         self.visdom = None
         if visdom_port:
             try:
-                self.visdom = _visdom(visdom_port, folder.name)
-            except Exception as error:  # no package, no server, or a server of something else
+                self.visdom = _Visdom(visdom_port, folder.name)
+            except Exception as error:  # no server, or a server of something else
                 log.warning("no visdom on port %s, continuing without it: %s", visdom_port, error)
 
     def show(self, name: str, value: float, step: int) -> None:
@@ -31,7 +29,7 @@ class Monitors:
             self.board.add_scalar(name, value, step)
         if self.visdom:
             try:
-                self.visdom.line([value], [step], win=name, update="append", opts={"title": name})
+                self.visdom.show(name, value, step)
             except Exception as error:
                 log.warning("visdom does not respond, continuing without it: %s", error)
                 self.visdom = None
@@ -39,6 +37,8 @@ class Monitors:
     def close(self) -> None:
         if self.board:
             self.board.close()
+        if self.visdom:
+            self.visdom.session.close()
 
 
 def _tensorboard(folder: Path, first_step: int) -> Any:
@@ -57,18 +57,32 @@ def _tensorboard(folder: Path, first_step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=first_step or None)
 
 
-def _visdom(port: int, env: str) -> Any:
-    socket.create_connection(("localhost", port), timeout=TIMEOUT).close()
-    from visdom import Visdom
+class _Visdom:
+    """Lines on a visdom server of this machine, by its HTTP protocol, without the package visdom.
 
-    class Client(Visdom):
-        def _handle_post(self, url: str, data: Any = None) -> str:
-            # visdom's own method has no timeout
-            response = self.session.post(url, data=data or {}, timeout=TIMEOUT)
-            response.raise_for_status()
-            return response.text
+    Raises requests.RequestException if no server responds, ValueError for one of something else.
+    """
 
-    logging.getLogger("visdom").setLevel(logging.ERROR)  # no warnings of optional packages
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return Client(port=port, env=env, raise_exceptions=True, use_incoming_socket=False)
+    def __init__(self, port: int, environment: str):
+        import requests
+
+        self.url, self.environment = f"http://localhost:{port}", environment
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy
+        if self._post("win_exists", win="") != "false":
+            raise ValueError("the server is not one of visdom")
+
+    def show(self, name: str, value: float, step: int) -> None:
+        """Appends a point to the line of this name, in a window of its own."""
+        data = [{"x": [step], "y": [value], "name": "1", "type": "scatter", "mode": "lines"}]
+        if self._post("win_exists", win=name) == "true":
+            self._post("update", win=name, data=data, append=True)
+        else:
+            options = {"title": name}
+            self._post("events", win=name, data=data, layout=options, opts=options)
+
+    def _post(self, endpoint: str, **message: Any) -> str:
+        message["eid"] = self.environment
+        response = self.session.post(f"{self.url}/{endpoint}", json=message, timeout=TIMEOUT)
+        response.raise_for_status()
+        return response.text

@@ -56,8 +56,6 @@ FRAMEWORKS = {
 }
 # code shared by the papers of one framework
 SHARED = {"torch": "common.pytorch", "tf": "common.tf"}
-# optional packages that are imported under another name, for when they are not installed
-PACKAGE_OF = {"faiss": ["faiss-cpu"]}
 PRELUDE = """
 import sys
 from pathlib import Path
@@ -312,8 +310,46 @@ def test_imported_packages_are_declared():
     offenders = []
     for path in CODE:
         for name in {name.split(".")[0] for name in imports_of(path)} - ours:
-            candidates = distributions.get(name, PACKAGE_OF.get(name, [name]))
+            candidates = distributions.get(name, [name])
             if not set(map(normalized, candidates)) & declared:
+                offenders.append(f"{relative(path)}: {name}")
+    assert_none(offenders)
+
+
+def names_of_extra(extra):
+    """The normalized packages of an extra, and of the extras of this project that it names."""
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    names = set()
+    for requirement in project["optional-dependencies"][extra]:
+        own = re.fullmatch(rf"{project['name']}\[([\w,-]+)\]", requirement)
+        parts = own[1].split(",") if own else []
+        names |= set().union(*map(names_of_extra, parts)) if own else {normalized(requirement)}
+    return names
+
+
+def test_extras_have_the_packages_of_their_device_and_never_two_in_one_folder():
+    devices = {"cpu": {"faiss-cpu", "tensorflow-cpu"}, "cuda": {"faiss-gpu", "tensorflow"}}
+    assert names_of_extra("cpu") & set().union(*devices.values()) == devices["cpu"]
+    assert names_of_extra("cuda") & set().union(*devices.values()) == devices["cuda"]
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    for extra in project["optional-dependencies"]:
+        for one, other in zip(*map(sorted, devices.values()), strict=True):
+            assert not {one, other} <= names_of_extra(extra), extra
+    makefile = text_of(ROOT / "Makefile")
+    for device, other in (("cpu", "cuda"), ("cuda", "cpu")):
+        names = " ".join(sorted(devices[other]))
+        assert f"CONFLICTS_{device} := {names}\n" in makefile
+
+
+def test_no_test_is_skipped_for_want_of_a_package_of_an_extra():
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    requirements = sum(project["optional-dependencies"].values(), project["dependencies"])
+    declared = set(map(normalized, requirements))
+    distributions = importlib.metadata.packages_distributions()
+    offenders = []
+    for path in CODE:
+        for name in re.findall(r"importorskip\(\s*['\"](\w+)", text_of(path)):
+            if set(map(normalized, distributions.get(name, [name]))) & declared:
                 offenders.append(f"{relative(path)}: {name}")
     assert_none(offenders)
 
@@ -465,6 +501,24 @@ def test_readme_numbers_are_in_results_csv():
         for path, text in zip(readmes, texts, strict=True):
             missing += [f"{relative(path)}: {number}" for number in unsupported(text, rows)]
     assert_none(missing)
+
+
+def git(*arguments):
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_commits_of_results_are_in_the_history():
+    if not (ROOT / ".git").exists() or git("rev-parse", "HEAD").returncode:
+        pytest.skip("not a checkout of git")
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+        pytest.skip("the history of a shallow clone is incomplete")
+    history = git("rev-list", "HEAD").stdout.split()
+    offenders = set()
+    for paper in PAPERS:
+        commits = {row["commit"] for row in results_of(paper)}
+        commits -= {"", *(c for c in commits if any(full.startswith(c) for full in history))}
+        offenders |= {f"{relative(paper)}/results.csv: {commit}" for commit in commits}
+    assert_none(offenders)
 
 
 def test_number_without_row_is_reported():

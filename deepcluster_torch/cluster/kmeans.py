@@ -1,7 +1,6 @@
-"""k-means with restarts and without empty clusters, by faiss if it is installed."""
+"""k-means with restarts and without empty clusters; faiss finds the nearest centroids on CPUs."""
 
-import importlib.util
-import logging
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
@@ -9,12 +8,15 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from common import UserError
+from common.pytorch import neighbors
 from deepcluster_torch.cluster.whitening import check_finite
 
 CHUNK = 1 << 23  # numbers per table of distances: 32 MB
 MAX_PLUS_PLUS = 256  # clusters up to which k-means++ chooses the first centroids
 N_CANDIDATES = 16  # points per cluster that k-means++ chooses from, 4096 at least
 MAX_ROUNDS = 10  # of filling empty clusters after the last iteration
+
+Assign = Callable[[Tensor, Tensor], Tensor]  # points (n, d), centroids (k, d) -> ids (n,)
 
 
 class Clusters(NamedTuple):
@@ -47,8 +49,9 @@ def kmeans(
 
     centroids (k, d): where to start, so that cluster ids keep their meaning; by default k of the
     points, by k-means++ for small k. spherical: centroids have length 1, as the points should.
-    n_starts: runs, of which the best is kept. generator: on the CPU. backend auto: faiss on the
-    CPU if it is installed. Raises UserError for fewer points than clusters, and for NaN.
+    n_starts: runs, of which the best is kept. generator: on the CPU. backend: finds the nearest
+    centroids, either with the same result up to rounding; auto: the faster one, as measured in
+    `common.pytorch.neighbors`. Raises UserError for fewer points than clusters, and for NaN.
     """
     if not 1 <= n_clusters <= len(points):
         raise UserError(f"cannot find {n_clusters} clusters in {len(points)} images")
@@ -58,16 +61,15 @@ def kmeans(
     points = points.float()
     generator = generator or torch.Generator().manual_seed(0)
     if backend == "auto":
-        has_faiss = points.device.type == "cpu" and importlib.util.find_spec("faiss")
-        backend = "faiss" if has_faiss else "torch"
+        backend = "faiss" if neighbors.faiss_finds_nearest(points) else "torch"
+    assign = _assign if backend == "torch" else _assign_with_faiss
     best = None
     for _ in range(1 if centroids is not None else n_starts):
         start = _initial(points, n_clusters, generator) if centroids is None else centroids
         start = start.to(points, copy=True)
         start = F.normalize(start) if spherical else start
-        iterate = _iterate_with_faiss if backend == "faiss" else _iterate
-        iterated = iterate(points, start, n_iterations, spherical, generator)
-        clusters = _assign_all(points, *iterated, generator)
+        iterated = _iterate(points, start, n_iterations, spherical, generator, assign)
+        clusters = _assign_all(points, *iterated, generator, assign)
         if best is None or clusters.objective < best.objective:
             best = clusters
     return best
@@ -92,12 +94,17 @@ def _initial(points: Tensor, n_clusters: int, generator: Generator) -> Tensor:
 
 
 def _iterate(
-    points: Tensor, centroids: Tensor, n_iterations: int, spherical: bool, generator: Generator
+    points: Tensor,
+    centroids: Tensor,
+    n_iterations: int,
+    spherical: bool,
+    generator: Generator,
+    assign: Assign,
 ) -> tuple[Tensor, int, int]:
     """Lloyd's algorithm -> centroids, number of iterations, number of reseeded centroids."""
     before, n_reseeded = None, 0
     for i in range(n_iterations):
-        assignments = _assign(points, centroids)
+        assignments = assign(points, centroids)
         if before is not None and torch.equal(assignments, before):
             return centroids, i, n_reseeded  # converged
         before = assignments
@@ -109,43 +116,24 @@ def _iterate(
     return centroids, n_iterations, n_reseeded
 
 
-def _iterate_with_faiss(
-    points: Tensor, centroids: Tensor, n_iterations: int, spherical: bool, generator: Generator
-) -> tuple[Tensor, int, int]:
-    """As `_iterate`, with faiss, which splits a cluster for each empty one."""
-    logging.getLogger("faiss").setLevel(logging.WARNING)  # it logs each build that it tries to load
-    import faiss
-
-    if n_iterations == 0:
-        return centroids, 0, 0
-    faiss.omp_set_num_threads(torch.get_num_threads())
-    method = faiss.Kmeans(
-        points.shape[1],
-        len(centroids),
-        niter=n_iterations,
-        spherical=spherical,
-        seed=int(torch.randint(1 << 30, (), generator=generator)),
-        min_points_per_centroid=1,  # it warns below 39
-        max_points_per_centroid=len(points),  # it drops points above 256
-    )
-    method.train(points.contiguous().numpy(), init_centroids=centroids.contiguous().numpy())
-    n_split = sum(step["nsplit"] for step in method.iteration_stats)
-    return torch.from_numpy(method.centroids.copy()), n_iterations, n_split
-
-
 def _assign_all(
-    points: Tensor, centroids: Tensor, n_iterations: int, n_reseeded: int, generator: Generator
+    points: Tensor,
+    centroids: Tensor,
+    n_iterations: int,
+    n_reseeded: int,
+    generator: Generator,
+    assign: Assign,
 ) -> Clusters:
     """Assigns every point to its nearest centroid, and fills empty clusters."""
     for _ in range(MAX_ROUNDS):
-        assignments = _assign(points, centroids)
+        assignments = assign(points, centroids)
         counts = torch.bincount(assignments, minlength=len(centroids))
         n_moved = _reseed(points, centroids, assignments, counts, generator)
         n_reseeded += n_moved
         if n_moved == 0:
             break
     else:
-        assignments = _assign(points, centroids)
+        assignments = assign(points, centroids)
     distances = _distances(points, centroids, assignments)
     return Clusters(centroids, assignments, distances, n_iterations, n_reseeded)
 
@@ -155,6 +143,10 @@ def _assign(points: Tensor, centroids: Tensor) -> Tensor:
     bias, transposed = -0.5 * centroids.square().sum(1), centroids.T.contiguous()
     chunks = points.split(max(1, CHUNK // len(centroids)))
     return torch.cat([torch.addmm(bias, part, transposed).max(1).indices for part in chunks])
+
+
+def _assign_with_faiss(points: Tensor, centroids: Tensor) -> Tensor:
+    return neighbors.nearest(points, centroids).flatten()
 
 
 def _distances(points: Tensor, centroids: Tensor, assignments: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from scipy import sparse
 from torch import Tensor
 
 from common import UserError
+from common.pytorch.neighbors import faiss_finds_others, nearest_others
 from deepcluster_torch.cluster.whitening import check_finite
 
 MAX_POINTS = 100_000  # the exact neighbors of more would take hours
@@ -53,22 +54,32 @@ def neighbors(points: Tensor, n: int) -> tuple[Tensor, Tensor]:
     column of the search, so with duplicates a point can be its own neighbor.
     """
     points = points.float()
+    find = nearest_others if faiss_finds_others(points, n) else _nearest_others
+    distances, ids = [], []
+    n_rows = max(1, CHUNK // (n * points.shape[1]))
+    nearest = find(points, min(n + 1, len(points) - 1))  # rounding can swap the last two
+    for part, others in zip(points.split(n_rows), nearest.split(n_rows), strict=True):
+        exact = (part[:, None] - points[others]).square().sum(2)
+        exact, order = exact.sort(dim=1, stable=True)
+        distances.append(exact[:, :n])
+        ids.append(others.gather(1, order)[:, :n])
+    return torch.cat(distances), torch.cat(ids)
+
+
+def _nearest_others(points: Tensor, n: int) -> Tensor:
+    """Indices (b, n) of each point's n nearest others, in any order."""
     n_padded = -(-len(points) // GROUP) * GROUP
     bias = points.new_full((n_padded,), -torch.inf)
     bias[: len(points)] = -0.5 * points.square().sum(1)
     transposed = points.new_zeros(points.shape[1], n_padded)
     transposed[:, : len(points)] = points.T
-    distances, ids = [], []
+    ids = []
     numbers = torch.arange(len(points), device=points.device)
     for part in numbers.split(max(1, CHUNK // n_padded)):
         scores = torch.addmm(bias, points[part], transposed)
         scores[numbers[: len(part)], part] = -torch.inf
-        nearest = _top(scores, n)
-        exact = (points[part][:, None] - points[nearest]).square().sum(2)
-        exact, order = exact.sort(dim=1, stable=True)
-        distances.append(exact)
-        ids.append(nearest.gather(1, order))
-    return torch.cat(distances), torch.cat(ids)
+        ids.append(_top(scores, n))
+    return torch.cat(ids)
 
 
 def _top(scores: Tensor, n: int) -> Tensor:

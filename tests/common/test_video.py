@@ -93,7 +93,6 @@ def test_video_without_imageio_ffmpeg_is_refused(tmp_path, monkeypatch):
 
 
 def test_frames_of_an_mp4(tmp_path):
-    pytest.importorskip("imageio_ffmpeg")
     mp4 = tmp_path / "video.mp4"
     images.save_mp4(mp4, [gray(i, (48, 64)) for i in range(7)])
     frames = list(video.frames(mp4, 3))  # colors are compressed

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from common import UserError, cli, datasets, images, predictions
 from common.pytorch import checkpoint
 from common.pytorch.device import select_device
+from common.pytorch.neighbors import faiss_finds_others, nearest_others
 from common.run import Run
 from common.video import Frame
 from unsup_seg_torch.dino import config, data, figures, model, probes, train
@@ -106,11 +107,14 @@ def neighbors(embeddings: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]
     """The k nearest others by cosine: (n, d) -> ids and cosines (n, min(k, n - 1))"""
     unit = F.normalize(embeddings)
     k = min(k, len(unit) - 1)
+    found = nearest_others(unit, k) if faiss_finds_others(unit, k) else None
     parts = []
-    for first in range(0, len(unit), probes.BATCH):
-        cosines = unit[first : first + probes.BATCH] @ unit.T
-        rows = torch.arange(len(cosines))
-        cosines[rows, first + rows] = -2
+    for rows in torch.arange(len(unit)).split(probes.BATCH):
+        if found is not None:
+            parts.append(((unit[rows, None] * unit[found[rows]]).sum(2), found[rows]))
+            continue
+        cosines = unit[rows] @ unit.T
+        cosines[torch.arange(len(rows)), rows] = -2
         parts.append(cosines.topk(k, dim=1))
     cosines, ids = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
     return ids, cosines

@@ -13,7 +13,6 @@ from common import bsds
 from common.bsds import baselines
 from tests.common.bsds.segmentations import halves, write_ground_truth
 
-pytest.importorskip("skimage")
 ROOT = Path(__file__).resolve().parents[3]
 SHAPE = (40, 60)
 

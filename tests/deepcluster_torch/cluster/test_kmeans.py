@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -134,14 +135,44 @@ def test_number_of_clusters_out_of_range_is_refused(n_clusters):
 
 
 @pytest.mark.parametrize("spherical", [False, True])
-def test_objective_is_within_1_percent_of_faiss(spherical):
-    pytest.importorskip("faiss")
-    points = F.normalize(torch.randn(4000, 32, generator=generator()))
+@pytest.mark.parametrize("kind", ["blobs", "random", "empty"])
+def test_backends_give_equal_clusters(kind, spherical):
+    points = (
+        blobs(20, 100, d=32)[0] if kind == "blobs" else torch.randn(2000, 32, generator=generator())
+    )
+    start = points[::100]
+    if kind == "empty":  # all but one cluster are empty at first
+        start = points[:1].repeat(20, 1)
+    points, start = (F.normalize(each) if spherical else each for each in (points, start))
     ours, faiss = (
-        kmeans(points, 50, generator=generator(), spherical=spherical, backend=backend).objective
+        kmeans(points, 20, centroids=start, n_iterations=7, spherical=spherical, backend=backend)
         for backend in ("torch", "faiss")
     )
-    assert ours == pytest.approx(faiss, rel=0.01)
+    assert torch.equal(ours.assignments, faiss.assignments)
+    assert torch.equal(ours.centroids, faiss.centroids)
+    assert (ours.n_iterations, ours.n_reseeded) == (faiss.n_iterations, faiss.n_reseeded)
+
+
+def test_auto_backend_is_faiss_for_many_points_on_a_cpu(monkeypatch):
+    calls = []
+    assign = kmeans_module._assign_with_faiss
+    monkeypatch.setattr(
+        kmeans_module, "_assign_with_faiss", lambda *args: calls.append(1) or assign(*args)
+    )
+    kmeans(torch.randn(1023, 4, generator=generator()), 3)
+    assert not calls
+    kmeans(torch.randn(1024, 4, generator=generator()), 3)
+    assert calls
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_objective_is_within_1_percent_of_the_kmeans_of_faiss(spherical):
+    points = F.normalize(torch.randn(4000, 32, generator=generator()))
+    ours = kmeans(points, 50, generator=generator(), spherical=spherical)
+    theirs = faiss.Kmeans(32, 50, niter=20, spherical=spherical, max_points_per_centroid=4000)
+    theirs.train(points.numpy())
+    expected = points.numpy() - theirs.centroids[theirs.assign(points.numpy())[1]]
+    assert ours.objective == pytest.approx((expected**2).sum(), rel=0.01)
 
 
 def test_nearest_are_in_order_with_their_distances():

@@ -94,6 +94,15 @@ def test_neighbors_are_exact_and_exclude_the_point(monkeypatch):
     torch.testing.assert_close(distances, expected.float(), atol=1e-6, rtol=1e-4)
 
 
+def test_large_sets_have_the_same_neighbors_by_faiss(monkeypatch):
+    points = points_of(4096, d=64, n_blobs=40)
+    assert pic_module.faiss_finds_others(points, 5)
+    distances, ids = neighbors(points, 5)
+    monkeypatch.setattr(pic_module, "faiss_finds_others", lambda *_: False)
+    expected, expected_ids = neighbors(points, 5)
+    assert torch.equal(ids, expected_ids) and torch.equal(distances, expected)
+
+
 def test_top_equals_topk():
     scores = torch.randn(50, 20 * pic_module.GROUP, generator=torch.Generator().manual_seed(0))
     assert torch.equal(

@@ -2,8 +2,10 @@ import logging
 import pickle
 import time
 
+import huggingface_hub.constants
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from common import UserError
@@ -53,9 +55,8 @@ def test_the_authors_checkpoints_load(tmp_path):
 
 @pytest.mark.parametrize("name", ["vgg11_bn", "resnet18", "resnet50"])
 def test_torchvision_weights_load(name, tmp_path):
-    models = pytest.importorskip("torchvision.models")
     torch.manual_seed(0)
-    reference = getattr(models, name)(weights=None).eval()
+    reference = getattr(torchvision.models, name)(weights=None).eval()
     trunk = model.build(name.removesuffix("_bn"), (3, 224, 224), n_hidden=0).eval()
     save_file(reference.state_dict(), tmp_path / "weights.safetensors")
     weights.load(trunk, tmp_path / "weights.safetensors")
@@ -169,7 +170,6 @@ def test_unknown_name_without_timm_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_timm_model_is_a_trunk_for_any_image_size(name):
-    pytest.importorskip("timm")
     trunk = model.build(name, (1, 64, 64)).eval()
     images = torch.rand(2, 1, 64, 64)
     assert trunk(images).shape == (2, trunk.n_features)
@@ -179,15 +179,13 @@ def test_timm_model_is_a_trunk_for_any_image_size(name):
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-    pytest.importorskip("timm")
     with pytest.raises(UserError, match="did you mean resnet18"):
         model.build("resnet18x", SHAPE)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "test_resnet.r160_in1k"])
 def test_offline_pretrained_weights_are_refused_within_a_second(name, monkeypatch, tmp_path):
-    constants = pytest.importorskip("huggingface_hub.constants")
-    pytest.importorskip("timm")
+    constants = huggingface_hub.constants
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # no server
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     model.build("test_resnet", SHAPE)  # imports timm, which takes seconds
