@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from common import UserError, packages
+from common import UserError, startup
 from common.config import (
     Classes,
     Schema,
@@ -97,7 +97,7 @@ def start(
     is written.
     """
     paper, argv = Path(file).resolve().parent, sys.argv[1:]
-    packages.require_framework(paper.name)
+    startup.require_framework(paper.name)
     model, config_class = _model_of(classes, paper, argv)
     default = default if isinstance(default, str) else default[model]
     schema = Schema(config_class)

@@ -9,9 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common import packages
+from common import startup
 
-packages.explain_missing(__name__, __file__)
+startup.prepare(__name__, __file__)
 
 import subprocess
 
@@ -38,7 +38,7 @@ PROTOCOL = (
 def main() -> None:
     if "--benchmark" in sys.argv:  # in a process of its own: it imports TensorFlow
         command = [sys.executable, "-m", "dfc_tf.benchmark", *sys.argv[1:]]
-        packages.require_framework("dfc_tf")
+        startup.require_framework("dfc_tf")
         root = str(Path(__file__).resolve().parents[1])
         sys.exit(subprocess.run(command, cwd=root).returncode)
     cfg, run, _ = cli.open_run(Config, __file__, DESCRIPTION)

@@ -10,9 +10,9 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from common import packages
+from common import startup
 
-packages.explain_missing(__name__, __file__)
+startup.prepare(__name__, __file__)
 
 from common import cli
 from unsup_seg_torch import config

@@ -67,8 +67,8 @@ def test_benchmark_without_tensorflow_is_refused(bare):
 def test_other_errors_keep_their_traceback(bare, tmp_path):
     paper = tmp_path / "toy_torch"
     paper.mkdir()
-    start = f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom common import packages\n"
-    start += "packages.explain_missing(__name__, __file__)\n"
+    start = f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom common import startup\n"
+    start += "startup.prepare(__name__, __file__)\n"
     for text, error in (("1 / 0", "ZeroDivisionError"), ("import common.absent", "common.absent")):
         (paper / "train.py").write_text(start + text)
         result = run(bare, paper / "train.py")

@@ -1,4 +1,4 @@
-"""What a script says if a package is missing: one line with the command that installs it."""
+"""What an entry script does before it imports a framework."""
 
 import importlib.util
 import os
@@ -10,14 +10,17 @@ from common import UserError
 FRAMEWORKS = {"torch": "torch", "tf": "tensorflow"}  # by the last part of a paper's name
 
 
-def explain_missing(name: str, file: str) -> None:
-    """Makes a missing package one line and exit code 2 instead of a traceback.
+def prepare(name: str, file: str) -> None:
+    """Sets how threads wait, and makes a missing package one line and exit code 2.
 
     Called with __name__ and __file__ before an entry script imports anything else that is not in
     the standard library; no effect if the script is imported as a module.
     """
     if name != "__main__":
         return
+    # Threads that spin while they wait take the cores from other processes. OpenMP reads the
+    # variable when it is loaded; the user's own value wins.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     paper = Path(file).resolve().parent.name
 
     def hook(kind: type[BaseException], error: BaseException, traceback: object) -> None:
