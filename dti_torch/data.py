@@ -26,7 +26,7 @@ def load(cfg: config.Dataset) -> datasets.Images:
 
 
 def _subset(dataset: datasets.Images, n: int) -> datasets.Images:
-    if not 0 < n <= len(dataset.images):
+    if n > len(dataset.images):
         raise UserError(f"dataset.n_images is {n}: the dataset has {len(dataset.images)} images")
     chosen = np.random.default_rng(SUBSET_SEED).choice(len(dataset.images), n, replace=False)
     return dataclasses.replace(
