@@ -42,7 +42,7 @@ class State:
 
     net: model.DTI
     optimizer: torch.optim.Optimizer
-    winners: Tensor  # (n,) int, nearest prototype of each image in this epoch; -1: not seen yet
+    winners: Tensor  # (n,) int, number of each image's prototype in this epoch; -1: not seen yet
     wins: Tensor  # (k,) images that each prototype has won since the last check
     numbers: Tensor  # (k,) int, indices of the prototypes before any was removed
     losses: Tensor  # (2,) sums over the steps since the last check and over the epoch's images
@@ -135,8 +135,9 @@ def train_epoch(
             group["lr"] = learning_rate(training, epochs_done)
         prune(cfg, state, images, epochs_done)
         loss, distances = train_step(state, batch)
-        state.winners[indices] = distances.argmin(1)
-        state.wins += torch.bincount(state.winners[indices], minlength=len(state.wins))
+        winners = distances.argmin(1)
+        state.winners[indices] = state.numbers[winners]
+        state.wins += torch.bincount(winners, minlength=len(state.wins))
         state.losses += loss * torch.tensor([1.0, len(batch)], device=images.device)
         state.batch += 1
         state.step += 1
