@@ -24,10 +24,8 @@ PHOTOMETRICS = {
     32845: "LogLuv",
     34892: "linear raw",
 }
-ASSOCIATED, UNASSOCIATED = ALPHAS = (
-    1,
-    2,
-)  # of ExtraSamples: whether colors are multiplied by alpha
+ASSOCIATED, UNASSOCIATED = 1, 2  # alpha in ExtraSamples: colors are multiplied by it, or not
+ALPHAS = (ASSOCIATED, UNASSOCIATED)
 KINDS = {1: "unsigned", 2: "signed", 3: "floating-point", 4: "unsigned", 5: "complex", 6: "complex"}
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: BigTIFF
 
