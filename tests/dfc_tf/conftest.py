@@ -42,7 +42,7 @@ def kill_at(place, name):
 def log_decodes(load):
     def logged(image):
         if image.tile and "LOG_DECODES" in os.environ:  # what is left to decode
-            print("decoded", image.filename, file=sys.stderr)
+            print("decoded", image.filename or image.fp.name, file=sys.stderr)
         return load(image)
     return logged
 
