@@ -21,8 +21,11 @@ def count_distinct(images: Iterable[np.ndarray], limit: int) -> int:
 def few_distinct(images: Sequence[np.ndarray], n_clusters: int) -> str:
     """A warning if images (n, ...) are all equal, or fewer than n_clusters are distinct; else "".
 
-    To be logged by an entry script or warned of by an estimator, once per run.
+    To be logged by an entry script or warned of by an estimator, once per run. Also "" for fewer
+    images than clusters, which are an error elsewhere.
     """
+    if len(images) < n_clusters:
+        return ""
     n_distinct = count_distinct(images, max(n_clusters, 2))
     if n_distinct == 1:
         return f"all {len(images)} images are equal: there is only one cluster to find"
