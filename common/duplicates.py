@@ -24,7 +24,7 @@ def few_distinct(images: Sequence[np.ndarray], n_clusters: int) -> str:
     To be logged by an entry script or warned of by an estimator, once per run. Also "" for fewer
     images than clusters, which are an error elsewhere.
     """
-    if len(images) < n_clusters:
+    if len(images) < max(n_clusters, 2):
         return ""
     n_distinct = count_distinct(images, max(n_clusters, 2))
     if n_distinct == 1:

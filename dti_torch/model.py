@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common import UserError
+from common.run import Checkpoint
 from dti_torch import config, encoder, loss, transformer
 
 MIN_RESPONSIBILITY = 1e-6
@@ -20,6 +21,16 @@ MAX_VALUES = 4_000_000  # of transformed prototypes at a time: bounds the memory
 def build(cfg: config.Model, prototypes: Tensor) -> "DTI":
     """The untrained model that starts from prototypes (k, c, h, w) in [0, 1]."""
     return DTI(cfg, prototypes)
+
+
+def check_number(checkpoint: Checkpoint, cfg: config.Model) -> None:
+    """Raises UserError for a checkpoint with another `n_prototypes`: shapes include the surplus."""
+    n = checkpoint.progress.get("n_prototypes", cfg.n_prototypes)
+    if n != cfg.n_prototypes:
+        raise UserError(
+            f"{checkpoint.path} is of another model: n_prototypes is {n}, the config expects "
+            f"{cfg.n_prototypes}"
+        )
 
 
 class DTI(nn.Module):

@@ -52,7 +52,9 @@ def main() -> None:
 
 def load(cfg: config.Config, run: Run) -> model.DTI:
     """The trained model in evaluation mode; raises UserError if the run has no checkpoint."""
-    weights = run.require_checkpoint().path / "model.safetensors"
+    latest = run.require_checkpoint()
+    model.check_number(latest, cfg.model)
+    weights = latest.path / "model.safetensors"
     # The shape of the images is not in the config; `load_module` compares all others.
     k = cfg.model.n_prototypes
     saved = checkpoint.read(weights).get("prototypes", torch.empty(k, 1, 1, 1))

@@ -59,7 +59,7 @@ def main() -> None:
         images = data.to_device(dataset.images, select_device())
         run.note(dataset_checksum=dataset.checksum, device=str(images.device))
         state = initial_state(cfg, images)
-        resume(run, state)
+        resume(run, state, cfg.model)
         if state.step == 0:
             if message := duplicates.few_distinct(dataset.images, cfg.model.n_prototypes):
                 log.warning("%s", message)
@@ -69,14 +69,14 @@ def main() -> None:
         for epoch in run.epochs(state.epoch, n_epochs):
             for _ in train_epoch(cfg, state, images, run):
                 if run.stopping:
-                    save(run, state)
+                    save(run, state, cfg.model.n_prototypes)
                     run.stop()
             metrics_text = log_epoch(run, state, dataset.labels)
             log.info("epoch %d of %d: %s", epoch + 1, n_epochs, metrics_text)
             figures.save_frame(run, state.net, state.numbers, images, epoch, n_epochs)
             is_last = state.epoch == n_epochs
             if is_last or time.monotonic() - last_save > SECONDS_BETWEEN_CHECKPOINTS:
-                save(run, state)
+                save(run, state, cfg.model.n_prototypes)
                 last_save = time.monotonic()
 
 
@@ -247,7 +247,7 @@ def write_baseline(run: Run, cfg: config.Config, images: Tensor, labels: np.ndar
         log.info("baseline: k-means on pixels, acc %.4f, nmi %.4f", acc, nmi)
 
 
-def save(run: Run, state: State) -> None:
+def save(run: Run, state: State, n_prototypes: int) -> None:
     """Writes a checkpoint; raises UserError, and keeps the previous one, for NaN weights."""
     checkpoint.check_finite(state.net, state.step)
     tensors = {name: getattr(state, name) for name in BUFFERS}
@@ -260,15 +260,17 @@ def save(run: Run, state: State) -> None:
         },
         epoch=state.epoch,
         batch=state.batch,
+        n_prototypes=n_prototypes,
     )
 
 
-def resume(run: Run, state: State) -> None:
+def resume(run: Run, state: State, cfg: config.Model) -> None:
     """Continues from the latest checkpoint, if there is one, as if never interrupted."""
     latest = run.latest_checkpoint()
     if latest is None:
         run.rewind()
         return
+    model.check_number(latest, cfg)
     path = latest.path / "state.safetensors"
     saved = checkpoint.read(path)
     buffers = {name: value for name, value in saved.items() if not name.startswith(PREFIX)}

@@ -83,11 +83,11 @@ class TestDamaged(Damaged):
             (
                 "n_prototypes: 4",
                 "n_prototypes: 5",
-                "prototypes is (4, 1, 10, 10), the config expects (5, 1, 10, 10)",
+                "n_prototypes is 4, the config expects 5",
             ),
             ("encoder: strided", "encoder: resnet20", "encoder.layers"),
             ("- tps", "- color", "regressors.2"),
-            ("name: dtikmeans", "name: dtigmm", "is absent, the config expects (4,)"),
+            ("name: dtikmeans", "name: dtigmm", "mixing_logits is absent, the config expects ("),
         ]
     )
     def change(self, request):
