@@ -11,16 +11,13 @@ FRAMEWORKS = {"torch": "torch", "tf": "tensorflow"}  # by the last part of a pap
 
 
 def prepare(name: str, file: str) -> None:
-    """Sets how threads wait, and makes a missing package one line and exit code 2.
+    """Makes a missing package one line and exit code 2 instead of a traceback.
 
     Called with __name__ and __file__ before an entry script imports anything else that is not in
     the standard library; no effect if the script is imported as a module.
     """
     if name != "__main__":
         return
-    # Threads that spin while they wait take the cores from other processes. OpenMP reads the
-    # variable when it is loaded; the user's own value wins.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     paper = Path(file).resolve().parent.name
 
     def hook(kind: type[BaseException], error: BaseException, traceback: object) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from common import UserError, cli, duplicates, malloc_tuning, metrics
 from common.pytorch import checkpoint
-from common.pytorch.device import select_device
+from common.pytorch.device import limit_threads, select_device
 from common.pytorch.precision import compute_dtype
 from common.pytorch.random import seeded_generator
 from common.run import Run
@@ -57,7 +57,10 @@ def main() -> None:
         dataset = data.load(cfg.dataset)
         run.check_dataset(dataset.checksum)
         images = data.to_device(dataset.images, select_device())
-        run.note(dataset_checksum=dataset.checksum, device=str(images.device))
+        n_warped = cfg.training.batch_size * cfg.model.n_initial(len(images))  # prototypes per step
+        limit_threads(n_warped * images.shape[1:].numel())
+        threads = torch.get_num_threads()
+        run.note(dataset_checksum=dataset.checksum, device=str(images.device), threads=threads)
         state = initial_state(cfg, images)
         resume(run, state, cfg.model)
         if state.step == 0:

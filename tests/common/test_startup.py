@@ -73,15 +73,3 @@ def test_other_errors_keep_their_traceback(bare, tmp_path):
         (paper / "train.py").write_text(start + text)
         result = run(bare, paper / "train.py")
         assert result.returncode == 1 and "Traceback" in result.stderr and error in result.stderr
-
-
-@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(tmp_path, own, expected):
-    script = f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom common import startup\nimport os\n"
-    script += "startup.prepare(__name__, __file__)\nprint(os.environ['OMP_WAIT_POLICY'])\n"
-    (tmp_path / "train.py").write_text(script)
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": own} if own else {}
-    command = [sys.executable, tmp_path / "train.py"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert result.stdout == f"{expected}\n"

@@ -38,3 +38,20 @@ def test_visible_gpu_is_selected(monkeypatch):
 def test_require_cuda_refuses_a_machine_without_gpu(no_gpu):
     with pytest.raises(UserError, match="no CUDA GPU found"):
         device.require_cuda()
+
+
+@pytest.mark.parametrize(
+    ("n_values", "variable", "expected"),
+    [(1000, None, 1), (10**9, None, 3), (1000, "3", 3)],  # small, large, the user's choice
+)
+def test_small_work_has_one_thread_unless_the_user_chose(monkeypatch, n_values, variable, expected):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if variable:
+        monkeypatch.setenv("OMP_NUM_THREADS", variable)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        device.limit_threads(n_values)
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
