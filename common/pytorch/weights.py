@@ -4,25 +4,41 @@ import argparse
 import json
 import pickle
 import re
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from common import UserError
 
+
+class _NumberType:
+    """Stands in for numpy.dtype, whose own unpickling trusts the file: only a name and an order."""
+
+    def __init__(self, code: str, *options: bool):
+        self.code = code
+        self.byte_order = "<"
+
+    def __setstate__(self, state: tuple) -> None:
+        self.byte_order = state[1]
+
+
+def _number(number_type: _NumberType, data: bytes) -> float | int:
+    """Stands in for NumPy's function that makes a scalar: a plain number of its bytes."""
+    formats = {"f8": "d", "f4": "f", "i8": "q", "i4": "i"}
+    return struct.unpack(number_type.byte_order + formats[number_type.code], data)[0]
+
+
 # What whole checkpoints of the papers' authors hold besides tensors and containers: the command
 # line (DINO's args) and, in the state of an optimizer, rates that are NumPy scalars. Nothing else
 # is allowed; none of these runs code of the file.
-_SCALAR = np.float64(0).__reduce__()[0]
 _ALLOWED = [
     argparse.Namespace,
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    (_NumberType, "numpy.dtype"),
+    *((_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 
 
@@ -31,7 +47,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
     A .pth file may hold nested dictionaries, see `state_dict`. Raises UserError for a missing or
     damaged file, and for one with other objects than tensors, plain containers, an
-    argparse.Namespace and NumPy scalars.
+    argparse.Namespace and NumPy scalars, which become plain numbers.
     """
     if not path.is_file():
         raise UserError(

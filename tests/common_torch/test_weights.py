@@ -87,13 +87,39 @@ def test_command_line_and_numpy_scalars_of_the_authors_checkpoints_are_read(tmp_
     assert weights.read(tmp_path / "old.pth")[0]["optimizer"] == groups
 
 
-@pytest.mark.parametrize("function", [os.system, eval, exec, getattr, print, open, pickle.loads])
-def test_no_function_is_called_by_a_file_beside_a_namespace(tmp_path, function):
+@pytest.mark.parametrize("dtype", [np.dtype("O"), np.dtype("V8"), np.dtype("U2"), np.dtype("c16")])
+def test_numpy_scalars_that_are_not_plain_numbers_are_refused(tmp_path, dtype):
+    class Scalar:
+        def __reduce__(self):
+            return np.float64(0).__reduce__()[0], (dtype, bytes(16))
+
+    torch.save({"a": Scalar()}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match="a.pth is not a readable weights file"):
+        weights.read(tmp_path / "a.pth")
+
+
+# All but the last two would leave a file or folder named harm in the working directory.
+WRITE = "open('harm', 'w').close()"
+CALLS = [
+    (os.system, "touch harm"),
+    (os.mkdir, "harm"),
+    (eval, WRITE),
+    (exec, WRITE),
+    (open, "harm", "w"),
+    (pickle.loads, b"cos\nmkdir\n(S'harm'\ntR."),
+    (getattr, argparse.Namespace(), "__init__"),
+    (print, "harm"),
+]
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call[0].__name__)
+def test_no_function_is_called_by_a_file_beside_a_namespace(tmp_path, monkeypatch, call):
     """Not directly, and not by the state of an allowed class."""
+    monkeypatch.chdir(tmp_path)
 
     class Call:
         def __reduce__(self):
-            return function, (f"touch {tmp_path}/harm",)
+            return call[0], call[1:]
 
     class Nested:
         def __reduce__(self):

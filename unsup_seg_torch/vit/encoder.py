@@ -361,13 +361,17 @@ def _segmenter_header(path: Path) -> dict[str, Any]:
         mean, std = SEGMENTER_NORMALIZATIONS[variant["dataset_kwargs"]["normalization"]]
         grid = [int(side) // int(net["patch_size"]) for side in net["image_size"]]
         return header | {"n_heads": int(net["n_heads"]), "grid": grid, "mean": mean, "std": std}
-    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, *_INVALID) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is not a variant.yml of Segmenter's authors: {reason}") from None
 
 
+# What reading values of a file in an unexpected form raises.
+_INVALID = (OSError, ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+
+
 class _SafeLoaderWithTuples(yaml.SafeLoader):
-    """Reads tuples as lists; the authors write the image size as one."""
+    """SafeLoader, which creates no Python objects, and tuples as lists: the image size is one."""
 
 
 _SafeLoaderWithTuples.add_constructor(

@@ -150,12 +150,26 @@ def test_distilled_backbone_loads_with_both_classifiers(tmp_path):
     assert net.encoder.n_prefix == 2 and torch.equal(net(images), saved(images))
 
 
-@pytest.mark.parametrize("text", ["a: [", "[]", "net_kwargs: {}", "x: !!python/name:os.system"])
-def test_damaged_variant_is_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [",
+        "[]",
+        "[" * 5000,
+        "net_kwargs: {}",
+        "x: !!python/name:os.system",
+        "x: !!python/object/apply:os.mkdir [harm]",
+        "dataset_kwargs: {normalization: vit}\n"
+        "net_kwargs: {patch_size: 0, image_size: [32, 32], n_heads: 2}",
+    ],
+)
+def test_damaged_variant_is_refused_and_nothing_executed(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
     path, _ = authors.write(tmp_path)
     (tmp_path / "variant.yml").write_text(text)
     with pytest.raises(UserError, match="variant.yml is not a variant.yml of Segmenter's authors"):
         load(path)
+    assert not (tmp_path / "harm").exists()
 
 
 def test_checkpoint_without_variant_has_the_configs_normalization(tmp_path, caplog):
