@@ -151,7 +151,7 @@ def _train(
 ) -> tuple[State, torch.Tensor]:
     """The state after the training, and the features (n, f) of all images.
 
-    is_degenerate: whether the images are too few distinct ones, so that a collapse is no news.
+    is_degenerate: fewer distinct images than clusters, so the collapse warning is left out.
     """
     n, *shape = images.shape
     mode, _ = choose_mode(cfg.model, n)

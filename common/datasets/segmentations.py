@@ -185,7 +185,7 @@ def _label_maps(folder: Path, is_apart: bool) -> dict[str, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not path.name.startswith("."):
             files[path.stem].append(path)
-    found = {}
+    by_name = {}
     for stem, paths in files.items():
         suffixes = set(label_files.SUFFIXES)
         if not is_apart:
@@ -197,8 +197,8 @@ def _label_maps(folder: Path, is_apart: bool) -> dict[str, Path]:
             names = " and ".join(path.name for path in maps)
             raise UserError(f"{folder} has two label maps of one image, {names}: keep one")
         if maps:
-            found[stem] = maps[0]
-    return found
+            by_name[stem] = maps[0]
+    return by_name
 
 
 def _max_label(folder: Path) -> int:

@@ -215,23 +215,31 @@ def test_surplus_prototypes_are_removed_between_the_two_epochs_of_pruning():
     assert config.Model().n_left(10, 30, 40) == 10  # no surplus
 
 
-def test_training_prunes_the_prototype_that_is_closest_to_another():
-    """Three groups of images, four prototypes: of the two in one group, one goes."""
-    groups = torch.zeros(3, 1, 6, 7, dtype=torch.uint8)
-    groups[1, :, :3], groups[2, :, :, :3] = 250, 250
-    images = groups.repeat_interleave(10, 0)
+GROUPS = torch.zeros(3, 1, 6, 7, dtype=torch.uint8)  # black, and white in the top or the left half
+GROUPS[1, :, :3], GROUPS[2, :, :, :3] = 250, 250
+
+
+def start_with_a_surplus(pruning, batch_size, prototypes):
+    """The config and state of a training on ten images of each group, with four prototypes."""
     cfg = config.Config(
         model=config.Model(
             n_prototypes=3,
             surplus=0.3,
-            pruning=(1, 1),
+            pruning=(pruning, pruning),
             encoder="strided",
             transformations=("identity",),
         ),
-        training=config.Training(n_epochs=2, batch_size=30),
+        training=config.Training(n_epochs=3, batch_size=batch_size),
     )
+    images = GROUPS.repeat_interleave(10, 0)
     state = train.initial_state(cfg, images)
-    state.net.prototypes.data = torch.cat([groups, groups[1:2] - 5]).float() / 255
+    state.net.prototypes.data = prototypes / 255
+    return cfg, state, images
+
+
+def test_training_prunes_the_prototype_that_is_closest_to_another():
+    prototypes = torch.cat([GROUPS, 0.98 * GROUPS[1:2]])
+    cfg, state, images = start_with_a_surplus(1, 30, prototypes)
     list(train.train_epoch(cfg, state, images))
     assert state.numbers.tolist() in ([0, 1, 2], [0, 2, 3])
     list(train.train_epoch(cfg, state, images))
@@ -251,23 +259,9 @@ def test_threshold_of_empty_clusters(monkeypatch, threshold, n_empty):
 
 
 def test_winners_keep_their_numbers_when_a_prototype_is_removed_during_an_epoch():
-    groups = torch.zeros(3, 1, 6, 7, dtype=torch.uint8)
-    groups[1, :, :3], groups[2, :, :, :3] = 250, 250
-    images = groups.repeat_interleave(10, 0)
-    cfg = config.Config(
-        model=config.Model(
-            n_prototypes=3,
-            surplus=0.3,
-            pruning=(1.5, 1.5),  # half of the images before, half after
-            encoder="strided",
-            transformations=("identity",),
-        ),
-        training=config.Training(n_epochs=3, batch_size=15),
-    )
-    state = train.initial_state(cfg, images)
-    state.net.prototypes.data = torch.cat([groups[1:2], groups]).float() / 255 - 0.01
-    state.net.prototypes.data[0] += 0.01  # the better one of the two
-    for _ in range(2):
+    prototypes = torch.cat([GROUPS[1:2], 0.99 * GROUPS])  # the first is better than its copy
+    cfg, state, images = start_with_a_surplus(1.5, 15, prototypes)
+    for _ in range(2):  # half of the second epoch before the removal, half after
         list(train.train_epoch(cfg, state, images))
     assert len(state.numbers) == 3
     assert state.winners.view(3, 10).unique(dim=1).shape == (3, 1)  # one number per group

@@ -107,11 +107,11 @@ def neighbors(embeddings: torch.Tensor, k: int) -> tuple[np.ndarray, np.ndarray]
     """The k nearest others by cosine: (n, d) -> ids and cosines (n, min(k, n - 1))"""
     unit = F.normalize(embeddings)
     k = min(k, len(unit) - 1)
-    found = nearest_others(unit, k) if faiss_finds_others(unit, k) else None
+    nearest = nearest_others(unit, k) if faiss_finds_others(unit, k) else None
     parts = []
     for rows in torch.arange(len(unit)).split(probes.BATCH):
-        if found is not None:
-            parts.append(((unit[rows, None] * unit[found[rows]]).sum(2), found[rows]))
+        if nearest is not None:
+            parts.append(((unit[rows, None] * unit[nearest[rows]]).sum(2), nearest[rows]))
             continue
         cosines = unit[rows] @ unit.T
         cosines[torch.arange(len(rows)), rows] = -2

@@ -95,8 +95,8 @@ def keep_weights(cfg: config.Config, run: Run) -> None:
     """
     if not (cfg.model.weights and cfg.model.load_decoder):
         raise UserError(
-            "training.n_epochs is 0, but there are no trained weights: expected model.weights, a "
-            "file of encoder and decoder"
+            "training.n_epochs is 0: set model.weights to a file with a trained encoder and "
+            "decoder, or train for at least one epoch"
         )
     n_classes = model.n_classes(Path(cfg.model.weights), cfg.model.cells)
     state = initial_state(cfg, n_classes, select_device())

@@ -158,7 +158,7 @@ def test_checkpoint_of_the_authors_segments_images_without_training(
 
 def test_run_without_training_needs_weights_with_a_decoder(refused, tmp_path):
     options = ("--training.n_epochs", 0)
-    assert "there are no trained weights: expected model.weights" in refused(*options)
+    assert "training.n_epochs is 0: set model.weights" in refused(*options)
     net = encoder.build(None, (24, 32), patch_size=8, width=32, depth=2, n_heads=2)
     save_file(net.net.state_dict(), tmp_path / "a.safetensors", net.describe())
     reason = refused(*options, "--model.weights", tmp_path / "a.safetensors")
