@@ -9,8 +9,9 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageOps
 
-from common import UserError, duplicates, images, tiff
+from common import UserError, duplicates, images
 from common.datasets import folders, segmentations
+from common.images import tiff
 from dfc_tf import config
 
 SAMPLES = ("astronaut", "chelsea", "coffee", "rocket")  # photographs included in scikit-image

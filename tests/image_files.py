@@ -5,6 +5,8 @@ import os
 import numpy as np
 from PIL import Image
 
+GRAY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)
+COLOR = np.stack([GRAY, GRAY[::-1], GRAY // 2], axis=-1)
 N_KINDS = 9
 UNREAD = "photo.NEF"
 ROTATED = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from common import UserError, images, tiff, video
+from common import UserError, images, video
 from common.datasets import folders
+from common.images import tiff
 from tests import tiff_files
 from tests.tiff_files import MATRIX, PIXELS, write, write_kind
 
