@@ -17,6 +17,7 @@ from common import UserError
 from common.pytorch import checkpoint, weights
 from unsup_seg_torch.dino import config
 from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit import weights as vit_weights
 from unsup_seg_torch.vit.encoder import Encoder
 
 log = logging.getLogger("unsup_seg_torch.dino.model")
@@ -152,15 +153,15 @@ def load_start_weights(cfg: config.Model, net: DINO) -> None:
     """
     if cfg.weights:
         path = Path(cfg.weights)
-        saved, header = encoders.read(path)
+        saved, header = vit_weights.read(path)
         has_both = all(any(k.startswith(f"{part}.") for k in saved) for part in PARTS)
         if has_both and any(_is_head(k, part) for k in saved for part in PARTS):
             _load_whole(net, saved, header, path)
             return
-        encoders.load(net.student.encoder, path)
+        vit_weights.load(net.student.encoder, path)
         log.info("%s: encoders only, heads have random weights", path)
     elif cfg.pretrained:
-        encoders.load_pretrained(net.student.encoder)
+        vit_weights.load_pretrained(net.student.encoder)
     net.update_teacher(0)
     net.teacher.encoder.adopt(net.student.encoder.header())
 
@@ -177,7 +178,7 @@ def _load_whole(net: DINO, saved: dict[str, Tensor], header: dict[str, Any], pat
         head = {k: v for k, v in tensors.items() if _is_head(k, part)}
         bodies[part] = {k: v for k, v in tensors.items() if k not in head}
         network = net.get_submodule(part)
-        encoders.fit(network.encoder, bodies[part], header, path)
+        vit_weights.fit(network.encoder, bodies[part], header, path)
         heads[part] = fit_head(network.head, head, path)
     center = {"center": saved["center"]} if "center" in saved else {}
     weights.check(center, {"center": net.center}, path, "the center of model.n_outputs")
@@ -195,7 +196,7 @@ def _load_whole(net: DINO, saved: dict[str, Tensor], header: dict[str, Any], pat
         )
     for part in PARTS:
         network = net.get_submodule(part)
-        encoders.load_tensors(network.encoder, bodies[part], header, path)
+        vit_weights.load_tensors(network.encoder, bodies[part], header, path)
         network.head.load_state_dict(heads[part])
     net.center.copy_(center["center"])
     log.info("%s: student, teacher, both heads and the center loaded", path)

@@ -16,8 +16,8 @@ from common.pytorch.neighbors import faiss_finds_others, nearest_others
 from common.run import Run
 from common.video import Frame
 from unsup_seg_torch.dino import config, data, figures, model, probes, train
-from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit import visualize
+from unsup_seg_torch.vit import weights as vit_weights
 from unsup_seg_torch.vit.encoder import Encoder
 
 log = logging.getLogger("unsup_seg_torch.dino.pred")
@@ -60,7 +60,7 @@ def load(cfg: config.Config, run: Run) -> model.DINO:
     latest = run.require_checkpoint()
     state = train.initial_state(cfg, select_device())
     checkpoint.load_module(state.net, latest.path / "model.safetensors")
-    encoders.adopt_header(state.net, latest.path / "model.safetensors")
+    vit_weights.adopt_header(state.net, latest.path / "model.safetensors")
     return state.net.eval()
 
 

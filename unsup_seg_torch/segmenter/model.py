@@ -12,6 +12,7 @@ from common import UserError
 from common.pytorch import weights
 from unsup_seg_torch.segmenter import config
 from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit import weights as vit_weights
 from unsup_seg_torch.vit.encoder import HEAD_WIDTH, Encoder
 
 log = logging.getLogger("unsup_seg_torch.segmenter.model")
@@ -148,19 +149,19 @@ def load_start_weights(cfg: config.Model, net: Segmenter) -> None:
     """
     if cfg.weights:
         path = Path(cfg.weights)
-        saved, header = encoders.read(path)
-        saved = encoders.select(saved, path)
+        saved, header = vit_weights.read(path)
+        saved = vit_weights.select(saved, path)
         decoder = {name: saved.pop(name) for name in list(saved) if name.startswith("decoder.")}
         if not (decoder and cfg.load_decoder):
-            encoders.load_tensors(net.encoder, saved, header, path)
+            vit_weights.load_tensors(net.encoder, saved, header, path)
             log.info("%s: the encoder only, the decoder has random weights", path)
             return
-        encoders.fit(net.encoder, saved, header, path)  # raises before anything changes
+        vit_weights.fit(net.encoder, saved, header, path)  # raises before anything changes
         net.decoder.load_state_dict(fit_decoder(net, decoder, path))
-        encoders.load_tensors(net.encoder, saved, header, path)
+        vit_weights.load_tensors(net.encoder, saved, header, path)
         log.info("%s: the decoder of %d classes loaded too", path, net.n_classes)
     elif cfg.pretrained:
-        encoders.load_pretrained(net.encoder)
+        vit_weights.load_pretrained(net.encoder)
 
 
 # The authors' names in their mask transformer, and ours
@@ -194,7 +195,7 @@ def fit_decoder(net: Segmenter, saved: dict[str, Tensor], path: Path) -> dict[st
 
 def n_classes(path: Path, cells: int) -> int:
     """Number of classes of the decoder in a file; raises UserError if there is none."""
-    for name, value in encoders.select(encoders.read(path)[0], path).items():
+    for name, value in vit_weights.select(vit_weights.read(path)[0], path).items():
         if name in ("decoder.cls_emb", "decoder.classes") and value.ndim == 3:
             return value.shape[1]
         if name == "decoder.head.weight":

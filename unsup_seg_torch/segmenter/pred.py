@@ -15,8 +15,8 @@ from common.pytorch.device import select_device
 from common.run import Run
 from common.video import Frame
 from unsup_seg_torch.segmenter import config, data, figures, model, sliding_window, train
-from unsup_seg_torch.vit import encoder as encoders
 from unsup_seg_torch.vit import visualize
+from unsup_seg_torch.vit import weights as vit_weights
 
 log = logging.getLogger("unsup_seg_torch.segmenter.pred")
 
@@ -57,7 +57,7 @@ def load(cfg: config.Config, run: Run) -> model.Segmenter:
     latest = run.require_checkpoint()
     state = train.initial_state(cfg, len(run.meta["classes"]), select_device())
     checkpoint.load_module(state.networks, latest.path / "model.safetensors")
-    encoders.adopt_header(state.networks, latest.path / "model.safetensors")
+    vit_weights.adopt_header(state.networks, latest.path / "model.safetensors")
     return state.kept.eval()
 
 

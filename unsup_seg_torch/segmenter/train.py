@@ -19,7 +19,7 @@ from common.pytorch.precision import autocast
 from common.pytorch.random import PRIME
 from common.run import Run
 from unsup_seg_torch.segmenter import config, data, figures, loss, model
-from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit import weights as vit_weights
 from unsup_seg_torch.vit.encoder import unfuse_attention
 
 log = logging.getLogger("unsup_seg_torch.segmenter.train")
@@ -222,7 +222,7 @@ def save(run: Run, state: State) -> None:
 def resume(run: Run, state: State) -> None:
     latest = checkpoint.restore(run, state.networks, state.optimizers, state.metrics.tensors)
     if latest:
-        encoders.adopt_header(state.networks, latest.path / "model.safetensors")
+        vit_weights.adopt_header(state.networks, latest.path / "model.safetensors")
         state.step = latest.step
         state.epoch, state.batch = latest.progress["epoch"], latest.progress["batch"]
 

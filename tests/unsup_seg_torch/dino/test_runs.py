@@ -12,6 +12,7 @@ from tests.entry_scripts import assert_the_same
 from tests.every_paper import Interrupted
 from tests.unsup_seg_torch import hub_cache
 from unsup_seg_torch.vit import encoder
+from unsup_seg_torch.vit import weights as vit_weights
 
 
 class TestInterrupted(Interrupted):
@@ -61,7 +62,7 @@ def test_short_options_run_in_the_folder(checkout):
     timm_net = VisionTransformer(
         img_size=16, patch_size=4, embed_dim=96, depth=4, num_heads=3, num_classes=0
     )
-    timm_net.load_state_dict(encoder.read(run / "model.safetensors")[0])
+    timm_net.load_state_dict(vit_weights.read(run / "model.safetensors")[0])
 
 
 def test_pretrained_weights_are_evaluated_without_training(

@@ -15,6 +15,7 @@ from tests.unsup_seg_torch.dino import authors
 from unsup_seg_torch import DINOFeatures
 from unsup_seg_torch.dino import config, model, train
 from unsup_seg_torch.vit import encoder as encoders
+from unsup_seg_torch.vit import weights as vit_weights
 
 CPU = torch.device("cpu")
 
@@ -249,7 +250,7 @@ def test_whole_run_of_ours_loads_whole(tmp_path):
 def test_other_models_take_the_teachers_encoder(tmp_path):
     path, content, _, _ = write(tmp_path)
     encoder = encoders.build(None, (16, 16), patch_size=4, width=64, depth=2)
-    encoders.load(encoder, path)
+    vit_weights.load(encoder, path)
     assert torch.equal(encoder.net.cls_token, content["teacher"]["backbone.cls_token"])
 
 

@@ -3,6 +3,12 @@ import torch
 
 from unsup_seg_torch.vit import encoder as encoders
 
+SIZES = {"patch_size": 8, "width": 64, "depth": 2}
+
+
+def build(size=(32, 32), **sizes):
+    return encoders.build(None, size, **SIZES | sizes)
+
 
 @pytest.fixture(scope="module")
 def encoder():
