@@ -200,7 +200,11 @@ def check_clusters(
         donor = int(proportions.argmax())
         generator = seeded_generator(cfg.training.seed, state.step)
         cluster.reassign(state.net, state.optimizer, empty, donor, generator)
-        log.info("step %d: empty clusters %s become copies of %d", state.step, empty, donor)
+        numbers = state.numbers.tolist()
+        replaced = [numbers[k] for k in empty]
+        log.info(
+            "step %d: empty clusters %s become copies of %d", state.step, replaced, numbers[donor]
+        )
     state.wins.zero_()
     state.losses[0] = 0
 
